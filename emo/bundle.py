@@ -1,0 +1,134 @@
+"""A model on disk: everything that turns a post into labels, with no pickle in it.
+
+``bundle.json`` names labels, thresholds, configuration and encoders; ``model.safetensors`` holds the classifier;
+``encoders/`` holds copies of checkpoints that came from a folder. Those that came from the hub are named by their
+commit, and fetched again where they are needed.
+"""
+
+import os
+import shutil
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.torch import load
+
+from emo import __version__, storage
+from emo.config import HeadConfig, PrepareConfig, UserError, from_dict, to_dict
+from emo.encoders import Branch
+from emo.models import FusionClassifier, Projection
+from emo.train import build_model
+
+FORMAT = 1
+"""Grows when an older emo could no longer read a bundle rightly."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A classifier and what it needs to read posts as it did in training."""
+
+    labels: tuple[str, ...]
+    thresholds: np.ndarray
+    """(K,)"""
+    head: HeadConfig
+    branches: tuple[Branch, ...]
+    widths: dict[str, int]
+    projection_shapes: dict[str, tuple[tuple[int, int], bool] | None]
+    """Modality -> (out, in) and whether there is a bias; None without a projection."""
+    prepare: PrepareConfig
+    tags: str
+    about: dict[str, Any]
+    """Where the model comes from: encoder, trial, its figures."""
+
+
+def projection_shapes(projections: dict[str, Projection | None]) -> dict[str, tuple[tuple[int, int], bool] | None]:
+    return {
+        name: None if p is None else ((p.weight.shape[0], p.weight.shape[1]), p.bias is not None)
+        for name, p in projections.items()
+    }
+
+
+def save_bundle(folder: str, bundle: Bundle, weights: bytes) -> None:
+    """Write a bundle; ``bundle.json`` comes last, so that a half-written one is not read."""
+    branches = tuple(_carried(folder, branch) for branch in bundle.branches)
+    storage.write_bytes(storage.join(folder, "model.safetensors"), weights)
+    content = {
+        "format": FORMAT,
+        "emo": __version__,
+        "labels": list(bundle.labels),
+        "thresholds": dict(zip(bundle.labels, bundle.thresholds.tolist(), strict=True)),
+        "head": to_dict(bundle.head),
+        "branches": [asdict(branch) for branch in branches],
+        "widths": bundle.widths,
+        "projection_shapes": bundle.projection_shapes,
+        "prepare": to_dict(bundle.prepare),
+        "tags": bundle.tags,
+        "about": bundle.about,
+    }
+    storage.write_json(storage.join(folder, "bundle.json"), content)
+
+
+def _carried(folder: str, branch: Branch) -> Branch:
+    """The branch with a checkpoint that came from a folder copied into the bundle, and named relative to it."""
+    if not Path(branch.checkpoint).is_dir():
+        return branch
+    name = f"encoders/{branch.family}-{branch.revision}"
+    fs, path = storage.filesystem(storage.join(folder, name))
+    if not fs.exists(path):
+        fs.put(branch.checkpoint.rstrip("/") + "/", path, recursive=True)
+    return replace(branch, checkpoint=name)
+
+
+def load_bundle(folder: str) -> tuple[Bundle, FusionClassifier]:
+    """The bundle and its classifier, ready to predict."""
+    uri = storage.join(folder, "bundle.json")
+    if not folder or not storage.exists(uri):
+        raise UserError(
+            f"--model {folder or '(nothing)'} holds no bundle.json; name the model/ folder of a finished run."
+        )
+    content = storage.read_json(uri)
+    if content["format"] > FORMAT:
+        raise UserError(
+            f"--model {folder} was written by a newer emo ({content['emo']}; this is {__version__}); update emo."
+        )
+    labels = tuple(content["labels"])
+    bundle = Bundle(
+        labels=labels,
+        thresholds=np.array([content["thresholds"][label] for label in labels]),
+        head=from_dict(HeadConfig, content["head"]),
+        branches=tuple(_located(folder, Branch(**values)) for values in content["branches"]),
+        widths=content["widths"],
+        projection_shapes=content["projection_shapes"],
+        prepare=from_dict(PrepareConfig, content["prepare"]),
+        tags=content["tags"],
+        about=content["about"],
+    )
+    model = empty_model(bundle)
+    model.load_state_dict(load(storage.read_bytes(storage.join(folder, "model.safetensors"))))
+    return bundle, model.eval()
+
+
+def empty_model(bundle: Bundle) -> FusionClassifier:
+    """A classifier of the bundle's shape, whose weights are still to be loaded."""
+    projections = {name: None if s is None else _zeros(*s) for name, s in bundle.projection_shapes.items()}
+    return build_model(bundle.widths, projections, len(bundle.labels), bundle.head)
+
+
+def _zeros(shape: tuple[int, int], has_bias: bool) -> Projection:
+    return Projection(weight=np.zeros(shape, np.float32), bias=np.zeros(shape[0], np.float32) if has_bias else None)
+
+
+def _located(folder: str, branch: Branch) -> Branch:
+    """The branch with the path of a checkpoint that the bundle carries; from another store it is fetched first."""
+    if not branch.checkpoint.startswith("encoders/"):
+        return branch
+    fs, path = storage.filesystem(storage.join(folder, branch.checkpoint))
+    if not storage.is_local(fs):
+        local = Path.home() / ".cache" / "emo" / "bundles" / f"{branch.family}-{branch.revision}"
+        if not local.exists():
+            partial = local.with_name(f"{local.name}.{os.getpid()}.tmp")
+            fs.get(path.rstrip("/") + "/", str(partial), recursive=True)
+            shutil.move(partial, local)
+        path = str(local)
+    return replace(branch, checkpoint=path)

@@ -1,0 +1,79 @@
+"""The end of a sweep: thresholds, leaderboard, model bundle, example posts, report."""
+
+from typing import Any
+
+from emo import storage
+from emo.bundle import Bundle, projection_shapes, save_bundle
+from emo.calibrate import calibrate, head_config
+from emo.config import PrepareConfig, SweepConfig, UserError, from_dict
+from emo.console import say, warn
+from emo.encoders import EncoderSpec
+from emo.features import EncodedPosts
+from emo.leaderboard import baseline_rows, best_model, encoder_row, write_examples, write_leaderboard
+from emo.plan import show_leaderboard
+from emo.report import write_report
+from emo.run import FINISHED, Run
+from emo.sweep import fixed_choices
+from emo.trial import weights_uri
+from emo.watch import ranked, read_trials
+
+
+def conclude(
+    run: Run,
+    config: SweepConfig,
+    posts: str,
+    manifest: dict[str, Any],
+    specs: list[EncoderSpec],
+    data: dict[str, EncodedPosts],
+) -> None:
+    """Turn a finished search into everything that a person takes away from it."""
+    specs = fruitful(run, specs)
+    labels = tuple(manifest["labels"])
+    say(f"thresholds: calibrating the best {config.top} models of each encoder")
+    calibrated = calibrate(run.folder, config, {spec.name: data[spec.name] for spec in specs}, labels)
+    say("baselines: all-positive, prior, TF-IDF with logistic regression")
+    any_data = data[specs[0].name]
+    rows = [encoder_row(spec, calibrated) for spec in specs] + baseline_rows(
+        posts, any_data, labels, tags_mode=config.tags, num_trials=config.budget.calibration_trials, seed=config.seed
+    )
+    best = best_model(rows, calibrated)
+    write_model(run, config, best, next(s for s in specs if s.name == best["encoder"]), data[best["encoder"]], manifest)
+    write_examples(run.folder, posts, best, labels)
+    show_leaderboard(write_leaderboard(run.folder, rows, best, labels, len(any_data.post_ids["test"])))
+    write_report(run.folder)
+    run.log(FINISHED)
+
+
+def fruitful(run: Run, specs: list[EncoderSpec]) -> list[EncoderSpec]:
+    """The encoders of which a trial ended well; a UserError with the reason where there is none."""
+    trials = read_trials(run.folder)
+    done = [spec for spec in specs if ranked(trials, spec.name)]
+    for spec in specs:
+        if spec not in done:
+            reason = next(row["error"] for row in trials if row["encoder"] == spec.name and row["error"])
+            warn(f"every trial of {spec.name} failed, the first because: {reason}")
+    if not done:
+        raise UserError(f"Every trial of {run.folder} failed; its trials.parquet has the reasons.")
+    return done
+
+
+def write_model(
+    run: Run, config: SweepConfig, best: dict[str, Any], spec: EncoderSpec, data: EncodedPosts, manifest: dict[str, Any]
+) -> None:
+    """The best model as a bundle under ``model/``."""
+    import numpy as np
+
+    trial = next(row for row in read_trials(run.folder) if row["trial_id"] == best["trial_id"])
+    prepared = from_dict(PrepareConfig, manifest["config"])
+    bundle = Bundle(
+        labels=tuple(manifest["labels"]),
+        thresholds=np.array(best["thresholds"]),
+        head=head_config(trial, fixed_choices(config)),
+        branches=spec.branches,
+        widths=data.widths,
+        projection_shapes=projection_shapes(data.projections),
+        prepare=prepared,
+        tags=config.tags,
+        about={name: best[name] for name in ("encoder", "trial_id", "rule", "val/macro_f1", "test/macro_f1")},
+    )
+    save_bundle(run.path("model"), bundle, storage.read_bytes(weights_uri(run.folder, best["trial_id"])))

@@ -1,0 +1,188 @@
+"""Hugging Face checkpoints as frozen encoders: pooled features before the projection layer, and that layer.
+
+What is pooled, by family: CLIP takes the end-of-text token and the class token after the last layer norm;
+SigLIP the last token of the text (which it pads to full length) and its attention-pooled image, which has no
+projection layer; BERT the mean over tokens; ViT the class token after the last layer norm. BERT and ViT have no
+projection layer either: with them, partial training is frozen training.
+"""
+
+import hashlib
+import io
+import os
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from emo.config import UserError
+from emo.encoders import Branch
+from emo.models import Projection
+
+POOLING = {"clip": "eos-token/class-token", "siglip": "last-token/attention", "bert": "mean", "vit": "class-token"}
+
+
+class PretrainedEncoder:
+    """One branch of a checkpoint, ready to encode on ``device``."""
+
+    def __init__(self, branch: Branch, device: str = "cpu") -> None:
+        import transformers
+
+        self.modality = branch.modality
+        self.device = torch.device(device)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self.model, projection = _LOADERS[branch.family, branch.modality](transformers, *_source(branch))
+                self.processor = _processor(transformers, branch)
+        except OSError as error:
+            raise UserError(_unreachable(branch, error)) from error
+        self.model.eval().requires_grad_(False).to(self.device)
+        self.projection = _arrays(projection)
+        self.pads_fully = branch.family == "siglip"
+        self.pool = _POOLS[branch.family, branch.modality]
+        if self.modality == "text":
+            limit = int(self.model.config.max_position_embeddings)
+            self.max_tokens = min(limit, self.processor.model_max_length)
+
+    @torch.inference_mode()
+    def encode(self, values: list[Any]) -> np.ndarray:
+        """Pooled features (B, D), float32, of texts or of encoded image bytes."""
+        inputs = self._texts(values) if self.modality == "text" else self._images(values)
+        outputs = self.model(**{name: tensor.to(self.device) for name, tensor in inputs.items()})
+        return self.pool(outputs, inputs).float().cpu().numpy()
+
+    def _texts(self, texts: list[str]) -> dict[str, Tensor]:
+        padding = "max_length" if self.pads_fully else "longest"
+        encoded = self.processor(
+            texts, padding=padding, truncation=True, max_length=self.max_tokens, return_tensors="pt"
+        )
+        # SigLIP was trained to see its padding; a mask would change its last token
+        names = ["input_ids"] if self.pads_fully else ["input_ids", "attention_mask"]
+        return {name: encoded[name] for name in names}
+
+    def _images(self, images: list[bytes]) -> dict[str, Tensor]:
+        opened = [Image.open(io.BytesIO(data)).convert("RGB") for data in images]
+        return {"pixel_values": self.processor(images=opened, return_tensors="pt")["pixel_values"]}
+
+
+def resolve(branch: Branch) -> Branch:
+    """The branch with its revision written down: the hub's commit, or the digest of a local folder."""
+    if Path(branch.checkpoint).is_dir():
+        return replace(branch, revision=_folder_digest(Path(branch.checkpoint)))
+    import transformers
+
+    try:
+        config = transformers.AutoConfig.from_pretrained(branch.checkpoint, revision=branch.revision or "main")
+    except (OSError, ValueError) as error:
+        raise UserError(_unreachable(branch, error)) from error
+    return replace(branch, revision=config._commit_hash)
+
+
+def _source(branch: Branch) -> tuple[str, dict[str, Any]]:
+    """Where transformers loads the branch from, and at which revision; no code of the checkpoint is ever run."""
+    local = Path(branch.checkpoint).is_dir()
+    return branch.checkpoint, {} if local else {"revision": branch.revision or "main"}
+
+
+def _processor(transformers: Any, branch: Branch) -> Any:
+    checkpoint, options = _source(branch)
+    if branch.modality == "text":
+        return transformers.AutoTokenizer.from_pretrained(checkpoint, **options)
+    return transformers.AutoImageProcessor.from_pretrained(checkpoint, backend="pil", **options)
+
+
+def _folder_digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        digest.update(f"{path.relative_to(folder)}:{path.stat().st_size}:".encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def _unreachable(branch: Branch, error: Exception) -> str:
+    if os.path.sep in branch.checkpoint and Path(branch.checkpoint).is_absolute():
+        return f"The folder {branch.checkpoint} holds no readable {branch.family} checkpoint: {_first_line(error)}"
+    return (
+        f"The checkpoint {branch.checkpoint} is neither in this machine's Hugging Face cache nor could it be fetched "
+        f"from the hub; check the name and the network, or name a local copy with --encoders {branch.family}:/path."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
+
+
+def _clip_text(transformers: Any, checkpoint: str, options: dict[str, Any]) -> tuple[nn.Module, nn.Linear]:
+    model = transformers.CLIPTextModelWithProjection.from_pretrained(checkpoint, **options)
+    return model.text_model, model.text_projection
+
+
+def _clip_image(transformers: Any, checkpoint: str, options: dict[str, Any]) -> tuple[nn.Module, nn.Linear]:
+    model = transformers.CLIPVisionModelWithProjection.from_pretrained(checkpoint, **options)
+    return model.vision_model, model.visual_projection
+
+
+def _siglip_text(transformers: Any, checkpoint: str, options: dict[str, Any]) -> tuple[nn.Module, nn.Linear]:
+    model = transformers.SiglipTextModel.from_pretrained(checkpoint, **options)
+    return model, model.head
+
+
+def _siglip_image(transformers: Any, checkpoint: str, options: dict[str, Any]) -> tuple[nn.Module, None]:
+    return transformers.SiglipVisionModel.from_pretrained(checkpoint, **options), None
+
+
+def _bert_text(transformers: Any, checkpoint: str, options: dict[str, Any]) -> tuple[nn.Module, None]:
+    return transformers.BertModel.from_pretrained(checkpoint, add_pooling_layer=False, **options), None
+
+
+def _vit_image(transformers: Any, checkpoint: str, options: dict[str, Any]) -> tuple[nn.Module, None]:
+    return transformers.ViTModel.from_pretrained(checkpoint, add_pooling_layer=False, **options), None
+
+
+def _arrays(layer: nn.Linear | None) -> Projection | None:
+    if layer is None:
+        return None
+    bias = layer.bias.detach().float().numpy() if layer.bias is not None else None
+    return Projection(weight=layer.weight.detach().float().numpy(), bias=bias)
+
+
+def _pooled(outputs: Any, inputs: dict[str, Tensor]) -> Tensor:
+    return outputs.pooler_output
+
+
+def _last_token(outputs: Any, inputs: dict[str, Tensor]) -> Tensor:
+    return outputs.last_hidden_state[:, -1]
+
+
+def _first_token(outputs: Any, inputs: dict[str, Tensor]) -> Tensor:
+    return outputs.last_hidden_state[:, 0]
+
+
+def _mean_over_tokens(outputs: Any, inputs: dict[str, Tensor]) -> Tensor:
+    mask = inputs["attention_mask"].to(outputs.last_hidden_state.device).unsqueeze(-1)
+    return (outputs.last_hidden_state * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+
+
+_LOADERS = {
+    ("clip", "text"): _clip_text,
+    ("clip", "image"): _clip_image,
+    ("siglip", "text"): _siglip_text,
+    ("siglip", "image"): _siglip_image,
+    ("bert", "text"): _bert_text,
+    ("vit", "image"): _vit_image,
+}
+
+_POOLS = {
+    ("clip", "text"): _pooled,
+    ("clip", "image"): _pooled,
+    ("siglip", "text"): _last_token,
+    ("siglip", "image"): _pooled,
+    ("bert", "text"): _mean_over_tokens,
+    ("vit", "image"): _first_token,
+}

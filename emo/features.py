@@ -1,0 +1,270 @@
+"""The feature cache: each branch encodes each corpus once, and everything that trains reads from there."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset
+import ray
+
+from emo import storage
+from emo.encoders import Branch, EncoderSpec
+from emo.encoders.pretrained import POOLING, PretrainedEncoder, resolve
+from emo.encoders.tiny import build_tiny
+from emo.labels import binarise
+from emo.models import Projection
+from emo.posts import posts_dataset, read_posts
+from emo.train import TrainingData
+
+SPLITS = ("train", "val", "test")
+ROWS_PER_TASK = 256
+BATCH_SIZE = 64
+TINY_ROWS = 5_000
+"""A tiny checkpoint learns from at most this many posts."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """What one branch makes of a corpus, as it lies in the cache."""
+
+    branch: Branch
+    folder: str
+    width: int
+    projection: Projection | None
+    reused: bool
+    """Whether a former run had left them."""
+
+
+def text_for_encoder(text: str | None, tags: list[str] | None, tags_mode: str) -> str | None:
+    """What a text branch reads of a post: its text, then its tags where they are appended; None where neither is there."""
+    words = [text] if text else []
+    if tags_mode == "append" and tags:
+        words += tags
+    return " ".join(words) or None
+
+
+def texts_of(table: pa.Table, tags_mode: str) -> list[str | None]:
+    """:func:`text_for_encoder` of every row of a table with ``text`` and ``tags``."""
+    rows = zip(table["text"].to_pylist(), table["tags"].to_pylist(), strict=True)
+    return [text_for_encoder(text, tags, tags_mode) for text, tags in rows]
+
+
+def encoder_inputs(table: pa.Table, modality: str, tags_mode: str) -> list[Any]:
+    """What a branch reads of every row (a text, image bytes, or None where the post lacks it)."""
+    return texts_of(table, tags_mode) if modality == "text" else table["image"].to_pylist()
+
+
+def input_columns(modality: str) -> list[str]:
+    return ["text", "tags"] if modality == "text" else ["image"]
+
+
+class Encode:
+    """The Ray Data actor that holds one branch and encodes batches of posts; posts without its modality fall away."""
+
+    def __init__(self, branch: Branch, tags_mode: str, num_threads: int) -> None:
+        import torch
+
+        torch.set_num_threads(num_threads)
+        self.encoder = PretrainedEncoder(branch, "cuda" if torch.cuda.is_available() else "cpu")
+        self.tags_mode = tags_mode
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        inputs = encoder_inputs(batch, self.encoder.modality, self.tags_mode)
+        rows = [i for i, value in enumerate(inputs) if value is not None]
+        width = feature_width(self.encoder)
+        features = self.encoder.encode([inputs[i] for i in rows]) if rows else np.empty((0, width), np.float32)
+        column = pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), features.shape[1])
+        return pa.table({"post_id": batch["post_id"].take(pa.array(rows, pa.int64())), "features": column})
+
+
+def feature_width(encoder: PretrainedEncoder) -> int:
+    return int(encoder.model.config.hidden_size)
+
+
+def embed(posts: str, branch: Branch, cache: str, *, tags_mode: str, refresh: bool = False) -> Features:
+    """Encode every post of a prepared folder with a resolved branch, or find that a former run already did."""
+    assert branch.revision, "resolve the branch first"
+    key = features_key(posts, branch, tags_mode)
+    folder = storage.join(cache, "features", key)
+    found = None if refresh else storage.manifest(folder)
+    if found is None:
+        found = _encode_posts(posts, branch, folder, tags_mode)
+        return replace(_features(branch, folder, found), reused=False)
+    return _features(branch, folder, found)
+
+
+def features_key(posts: str, branch: Branch, tags_mode: str) -> str:
+    """The name of a feature set: it changes with the posts, the checkpoint, what is read of a post, and the pooling."""
+    manifest = storage.manifest(posts)
+    assert manifest
+    text_variant = tags_mode if branch.modality == "text" else None
+    # a folder counts by what is in it, so that a moved checkpoint keeps its features
+    return storage.digest(
+        [manifest["fingerprint"], branch.family, branch.revision, branch.modality, text_variant, POOLING[branch.family]]
+    )
+
+
+def _encode_posts(posts: str, branch: Branch, folder: str, tags_mode: str) -> dict[str, Any]:
+    num_actors, options = encoding_actors()
+    data = storage.new_data_folder()
+    fs, path = storage.filesystem(storage.join(folder, data))
+    dataset = posts_dataset(posts, ["post_id", *input_columns(branch.modality)])
+    dataset.repartition(target_num_rows_per_block=ROWS_PER_TASK).map_batches(
+        Encode,
+        fn_constructor_args=(branch, tags_mode, 1),
+        batch_format="pyarrow",
+        batch_size=BATCH_SIZE,
+        compute=ray.data.ActorPoolStrategy(size=num_actors),
+        **options,
+    ).write_parquet(path, filesystem=fs)
+    encoder = PretrainedEncoder(branch)
+    if encoder.projection is not None:
+        _write_projection(storage.join(folder, data, "projection.safetensors"), encoder.projection)
+    content = {
+        "kind": "features",
+        "data": data,
+        "width": feature_width(encoder),
+        "has_projection": encoder.projection is not None,
+        "family": branch.family,
+        "checkpoint": branch.checkpoint,
+        "revision": branch.revision,
+        "modality": branch.modality,
+    }
+    storage.finish(folder, content)
+    return content
+
+
+def encoding_actors() -> tuple[int, dict[str, float]]:
+    """How many encoding actors the cluster takes, and what each reserves: a GPU, or else half of a CPU, since
+    reading and writing must find room beside actors that hold every core."""
+    resources = ray.cluster_resources()
+    gpus = int(resources.get("GPU", 0))
+    if gpus:
+        return gpus, {"num_gpus": 1}
+    return max(1, int(resources.get("CPU", 1))), {"num_cpus": 0.5}
+
+
+def _features(branch: Branch, folder: str, manifest: dict[str, Any]) -> Features:
+    data = storage.join(folder, manifest["data"])
+    projection = _read_projection(storage.join(data, "projection.safetensors")) if manifest["has_projection"] else None
+    return Features(branch=branch, folder=data, width=manifest["width"], projection=projection, reused=True)
+
+
+def _write_projection(uri: str, projection: Projection) -> None:
+    from safetensors.numpy import save
+
+    tensors = {"weight": projection.weight} | ({} if projection.bias is None else {"bias": projection.bias})
+    storage.write_bytes(uri, save(tensors))
+
+
+def _read_projection(uri: str) -> Projection:
+    from safetensors.numpy import load
+
+    tensors = load(storage.read_bytes(uri))
+    return Projection(weight=tensors["weight"], bias=tensors.get("bias"))
+
+
+def read_features(features: Features, post_ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Features (N, D) of the given posts in their order, zero where a post lacks the modality, and (N,) whether it has it."""
+    fs, path = storage.filesystem(features.folder)
+    files = [file for file in fs.ls(path, detail=False) if file.endswith(".parquet")]
+    result = np.zeros((len(post_ids), features.width), np.float32)
+    present = np.zeros(len(post_ids), bool)
+    if files:
+        table = pa.dataset.dataset(files, filesystem=fs, format="parquet").to_table()
+        row_of = {post_id: row for row, post_id in enumerate(post_ids)}
+        rows = [row_of.get(post_id, -1) for post_id in table["post_id"].to_pylist()]
+        known = np.array(rows) >= 0
+        values = table["features"].combine_chunks().flatten().to_numpy().reshape(-1, features.width)
+        result[np.array(rows)[known]] = values[known]
+        present[np.array(rows)[known]] = True
+    return result, present
+
+
+@dataclass(frozen=True)
+class EncodedPosts:
+    """The labelled posts as one encoder sees them, split by split; arrays of one split share their order."""
+
+    post_ids: dict[str, list[str]]
+    packed: dict[str, np.ndarray]
+    """(N, sum of widths + M) as FusionClassifier reads them."""
+    targets: dict[str, np.ndarray]
+    """(N, K) boolean."""
+    widths: dict[str, int]
+    projections: dict[str, Projection | None]
+
+    def for_training(self) -> TrainingData:
+        """The same without test."""
+        return TrainingData(
+            train_packed=self.packed["train"],
+            train_targets=self.targets["train"],
+            val_packed=self.packed["val"],
+            val_targets=self.targets["val"],
+            widths=self.widths,
+            projections=self.projections,
+        )
+
+
+def encoded_posts(posts: str, branches: list[Features]) -> EncodedPosts:
+    """Features and targets of a prepared corpus, in the order of the post ids."""
+    manifest = storage.manifest(posts)
+    assert manifest
+    table = read_posts(posts, ["post_id", "targets", "split"]).sort_by("post_id")
+    tables = {split: table.filter(pc.equal(table["split"], split)) for split in SPLITS}
+    post_ids = {split: part["post_id"].to_pylist() for split, part in tables.items()}
+    return EncodedPosts(
+        post_ids=post_ids,
+        packed={split: pack(branches, ids) for split, ids in post_ids.items()},
+        targets={split: binary_targets(part, manifest["label_threshold"]) for split, part in tables.items()},
+        widths={features.branch.modality: features.width for features in branches},
+        projections={features.branch.modality: features.projection for features in branches},
+    )
+
+
+def binary_targets(table: pa.Table, threshold: float) -> np.ndarray:
+    """(N, K) boolean from a table's ``targets``, none of which may be null."""
+    column = table["targets"].combine_chunks()
+    shares = column.flatten().to_numpy().reshape(-1, column.type.list_size)
+    return binarise(shares, threshold)
+
+
+def pack(branches: list[Features], post_ids: list[str]) -> np.ndarray:
+    """Packed features (N, sum of widths + M), as FusionClassifier reads them."""
+    read = [read_features(features, post_ids) for features in branches]
+    present = np.stack([present for _, present in read], axis=1).astype(np.float32)
+    return np.concatenate([features for features, _ in read] + [present], axis=1)
+
+
+def resolve_encoders(
+    specs: list[EncoderSpec], posts: str, cache: str, *, tags_mode: str, seed: int
+) -> list[EncoderSpec]:
+    """The same encoders with every checkpoint at hand and its revision known; tiny ones are built from the posts."""
+    branches = {branch for spec in specs for branch in spec.branches}
+    names = sorted({branch.checkpoint for branch in branches if branch.is_tiny})
+    built = dict(
+        zip(names, ray.get([_build_tiny.remote(name, posts, cache, tags_mode, seed) for name in names]), strict=True)
+    )
+    resolved = {b: resolve(replace(b, checkpoint=built.get(b.checkpoint, b.checkpoint))) for b in branches}
+    return [replace(spec, branches=tuple(resolved[branch] for branch in spec.branches)) for spec in specs]
+
+
+@ray.remote(num_cpus=1, max_retries=0)
+def _build_tiny(name: str, posts: str, cache: str, tags_mode: str, seed: int) -> str:
+    """The folder of a tiny checkpoint; only posts of train and without labels are read: val and test stay unseen."""
+    import torch
+
+    manifest = storage.manifest(posts)
+    assert manifest
+    folder = storage.join(cache, "encoders", f"{name}-{storage.digest([manifest['fingerprint'], tags_mode, seed])}")
+    found = storage.manifest(folder)
+    if found is None:
+        torch.set_num_threads(1)
+        table = read_posts(posts, ["post_id", "text", "image", "tags", "split"]).sort_by("post_id")
+        table = table.filter(pc.is_in(table["split"], pa.array(["train", "unlabelled"]))).slice(0, TINY_ROWS)
+        found = {"kind": "encoder", "data": storage.new_data_folder(), "num_posts": table.num_rows}
+        _, path = storage.filesystem(storage.join(folder, found["data"]))
+        build_tiny(name, texts_of(table, tags_mode), table["image"].to_pylist(), path, seed)
+        storage.finish(folder, found)
+    return storage.filesystem(storage.join(folder, found["data"]))[1]

@@ -1,0 +1,128 @@
+"""What a sweep says before it starts, and after it has ended."""
+
+from typing import Any
+
+from emo.config import SweepConfig
+from emo.console import duration, figure, say, show_facts, show_table, warn
+from emo.encoders import Branch, EncoderSpec
+from emo.features import Features
+from emo.session import num_cpus
+
+SPLIT_NAMES = ("train", "val", "test", "unlabelled")
+
+
+def show_posts(manifest: dict[str, Any]) -> None:
+    """Counts, rejects, splits and warnings of a prepared corpus."""
+    modalities = ", ".join(f"{count} with {name}" for name, count in manifest["modalities"].items())
+    facts = [
+        ("source", str(manifest["source"])),
+        ("posts", f"{manifest['num_posts']} of {manifest['num_read']} read: {modalities}"),
+        ("splits", ", ".join(f"{name} {manifest['splits'][name]['num_posts']}" for name in SPLIT_NAMES)),
+        ("label shares", _label_shares(manifest)),
+    ]
+    if manifest["num_rejects"]:
+        worst = sorted(manifest["reject_reasons"].items(), key=lambda item: -item[1])
+        facts.append(
+            (
+                "set aside",
+                f"{manifest['num_rejects']}: " + "; ".join(f"{count} x {reason}" for reason, count in worst[:3]),
+            )
+        )
+    if manifest["num_redecoded_texts"]:
+        facts.append(("not UTF-8", f"{manifest['num_redecoded_texts']} texts, read as Windows-1252"))
+    if manifest["num_duplicates_across_splits"]:
+        facts.append(
+            ("duplicates", f"{manifest['num_duplicates_across_splits']} posts stand in more than one given split")
+        )
+    show_facts("Posts", facts)
+    for sentence in manifest["warnings"]:
+        warn(sentence)
+
+
+def _label_shares(manifest: dict[str, Any]) -> str:
+    """The share of labelled posts that have each label."""
+    splits = [manifest["splits"][name] for name in ("train", "val", "test")]
+    total = max(1, sum(split["num_posts"] for split in splits))
+    counts = [sum(split["positives"][k] for split in splits) for k in range(len(manifest["labels"]))]
+    return ", ".join(f"{name} {count / total:.1%}" for name, count in zip(manifest["labels"], counts, strict=True))
+
+
+def show_plan(config: SweepConfig, specs: list[EncoderSpec]) -> None:
+    budget = config.budget
+    refined = f", then {budget.refine_trials} more for the best {budget.refine_top}" if budget.refine_trials else ""
+    total = budget.total_trials(len(specs))
+    show_facts(
+        "Plan",
+        [
+            ("encoders", ", ".join(spec.name for spec in specs)),
+            ("mode", config.mode),
+            ("trials", f"{budget.trials} each{refined}: {total} in all"),
+            ("thresholds", f"{budget.calibration_trials} Optuna trials for each of the best {config.top}, and exact"),
+            ("workers", f"{num_cpus()} cores"),
+            ("output", str(config.output)),
+        ],
+    )
+
+
+def show_leaderboard(rows: list[dict[str, Any]]) -> None:
+    columns = ("macro_f1", "micro_f1", "weighted_f1", "subset_accuracy", "jaccard", "hamming")
+    body = [
+        [row["name"], str(row["num_models"]), figure(row["val/macro_f1"])]
+        + [figure(row[f"test/{name}"]) for name in columns]
+        for row in rows
+    ]
+    header = [
+        "",
+        "models",
+        "val macro F1",
+        "test macro F1",
+        "micro F1",
+        "weighted F1",
+        "subset acc.",
+        "Jaccard",
+        "Hamming",
+    ]
+    show_table("Leaderboard (test figures; the best on val first)", header, body)
+
+
+def show_results(folder: str, seconds: float) -> None:
+    say(f"\nDone in {duration(seconds)}.")
+    show_facts(
+        "Results",
+        [
+            ("report", f"{folder}/report.html"),
+            ("leaderboard", f"{folder}/leaderboard.csv"),
+            ("model", f"{folder}/model"),
+            ("predict", f"python jobs/predict.py --model {folder}/model --data posts.jsonl"),
+        ],
+    )
+
+
+def show_features(features: dict[Branch, Features]) -> None:
+    show_table(
+        "Features",
+        ["checkpoint", "modality", "width", "projection", "revision"],
+        [
+            [
+                branch.checkpoint,
+                branch.modality,
+                str(found.width),
+                "–" if found.projection is None else str(found.projection.weight.shape[0]),
+                str(branch.revision)[:12],
+            ]
+            for branch, found in features.items()
+        ],
+    )
+
+
+def show_predictions(folder: str, manifest: dict[str, Any]) -> None:
+    counts = ", ".join(f"{label} {count}" for label, count in manifest["label_counts"].items())
+    facts = [
+        ("posts", f"{manifest['num_predicted']} of {manifest['num_read']} read"),
+        ("labels given", counts),
+        ("written to", f"{folder}/{manifest['data']}"),
+    ]
+    if manifest["num_rejects"]:
+        reasons = "; ".join(f"{count} x {reason}" for reason, count in manifest["reject_reasons"].items())
+        facts.insert(1, ("set aside", f"{manifest['num_rejects']}: {reasons}"))
+    show_facts("Predictions", facts)

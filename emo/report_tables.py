@@ -1,0 +1,312 @@
+"""What a run folder holds, and the tables that the report makes of it: values in, values out."""
+
+import io
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from emo import figures, storage
+from emo.config import Budget, SweepConfig, UserError, from_dict
+
+PUBLISHED: dict[str, Any] = {
+    "columns": ("CLIP base", "Jina CLIP", "CLIP large", "SigLIP", "BLIP-2"),
+    "rows": {
+        "anger": (9.84, 0.62, 0.64, 0.59, 0.44, 0.12),
+        "anticipation": (13.47, 0.37, 0.44, 0.36, 0.32, 0.12),
+        "disgust": (8.29, 0.61, 0.60, 0.57, 0.53, 0.10),
+        "fear": (3.89, 0.14, 0.17, 0.16, 0.09, 0.00),
+        "joy": (28.50, 0.73, 0.70, 0.72, 0.74, 0.68),
+        "neutral": (15.80, 0.51, 0.49, 0.48, 0.24, 0.09),
+        "sadness": (6.74, 0.57, 0.54, 0.46, 0.37, 0.05),
+        "surprise": (7.51, 0.02, 0.04, 0.03, 0.00, 0.02),
+        "trust": (5.96, 0.08, 0.12, 0.08, 0.00, 0.00),
+    },
+    "averages": {"Macro avg": (0.41, 0.41, 0.38, 0.30, 0.13), "Micro avg": (0.55, 0.53, 0.52, 0.48, 0.39)},
+    "num_instances": 386,
+}
+"""Passaro, Amadei and Bacciu, "Emotion Recognition in Multimodal Social Data", Table 1.
+
+Support in percent of the label instances, then F1 on MM-Emo's test split."""
+
+RULES = {"fixed": "Fixed 0.5", "optuna": "Optuna", "exact": "Exact optimum"}
+MAX_CURVES = 12
+MIN_TRIALS = 8
+"""Fewer finished trials than these say nothing about the importance of six hyperparameters."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What a run folder holds so far; None for what it does not hold yet."""
+
+    uri: str
+    config: dict[str, Any]
+    posts: dict[str, Any] | None
+    trials: pd.DataFrame | None
+    calibration: pd.DataFrame | None
+    leaderboard: dict[str, Any] | None
+    examples: pd.DataFrame | None
+    predictions: pd.DataFrame | None
+    """Probabilities of the best model."""
+
+    @property
+    def budget(self) -> Budget:
+        return from_dict(SweepConfig, self.config["config"]).budget
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return self.leaderboard["rows"] if self.leaderboard else []
+
+    @property
+    def best_row(self) -> dict[str, Any] | None:
+        """The leaderboard row of the encoder that the best model builds on."""
+        return (
+            next((row for row in self.rows if row["name"] == self.leaderboard["best"]["encoder"]), None)
+            if self.leaderboard
+            else None
+        )
+
+    @property
+    def best_model(self) -> dict[str, Any] | None:
+        """The one model that ``model/`` holds, under the rule that val chose."""
+        if self.calibration is None or self.leaderboard is None:
+            return None
+        table, best = self.calibration, self.leaderboard["best"]
+        found = table[(table["trial_id"] == best["trial_id"]) & (table["rule"] == best["rule"])]
+        return found.iloc[0].to_dict() if len(found) else None
+
+    @property
+    def finished_trials(self) -> pd.DataFrame:
+        """The trials with a score, best first."""
+        if self.trials is None or "val/macro_f1" not in self.trials:
+            return pd.DataFrame({"trial_id": [], "encoder": [], "val/macro_f1": []})
+        scores = pd.to_numeric(self.trials["val/macro_f1"], errors="coerce")
+        done = self.trials.assign(**{"val/macro_f1": scores})[(self.trials["status"] == "done") & np.isfinite(scores)]
+        return done.sort_values("val/macro_f1", ascending=False, kind="stable")
+
+    @property
+    def encoders(self) -> list[str]:
+        """Encoder names, best by val first."""
+        ranked = [row["name"] for row in self.rows if row["kind"] == "encoder"]
+        return ranked or list(
+            dict.fromkeys([*self.finished_trials["encoder"], *(e["name"] for e in self.config["encoders"])])
+        )
+
+
+def read_run(uri: str) -> Run:
+    config = _json(uri, "config.json")
+    if config is None:
+        raise UserError(f"{uri} is no run folder, since it has no config.json; name the --output of a sweep.")
+    leaderboard = _json(uri, "leaderboard.json")
+    return Run(
+        uri=uri,
+        config=config,
+        posts=_json(uri, "posts.json"),
+        trials=_table(uri, "trials.parquet"),
+        calibration=_table(uri, "calibration.parquet"),
+        leaderboard=leaderboard,
+        examples=_table(uri, "examples.parquet"),
+        predictions=_table(uri, f"predictions/{leaderboard['best']['trial_id']}.parquet") if leaderboard else None,
+    )
+
+
+def _json(uri: str, name: str) -> Any:
+    path = storage.join(uri, name)
+    return storage.read_json(path) if storage.exists(path) else None
+
+
+def _table(uri: str, name: str) -> pd.DataFrame | None:
+    path = storage.join(uri, name)
+    return pd.read_parquet(io.BytesIO(storage.read_bytes(path))) if storage.exists(path) else None
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows, with None where pandas has NaN."""
+    return [
+        {str(name): None if _is_nan(value) else value for name, value in row.items()}
+        for row in table.to_dict("records")
+    ]
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def operating_points(run: Run) -> list[figures.Curve]:
+    """Precision-recall curves of the best model on test, the labels with most positives first, at most twelve."""
+    if run.predictions is None or run.leaderboard is None or run.posts is None:
+        return []
+    test = run.predictions[run.predictions["split"] == "test"]
+    if test.empty:
+        return []
+    gold = np.stack(test["targets"].to_list()) >= run.posts["label_threshold"]
+    probs = np.stack(test["probs"].to_list())
+    most_frequent = np.argsort(-gold.sum(axis=0), kind="stable")[:MAX_CURVES]
+    labels, thresholds = run.leaderboard["labels"], run.leaderboard["best"]["thresholds"]
+    return [figures.curve(labels[k], gold[:, k], probs[:, k], thresholds[k]) for k in most_frequent]
+
+
+def best_histories(run: Run) -> tuple[dict[str, list[dict[str, float]]], dict[str, int]]:
+    """The epochs of each encoder's best trial, and the epoch whose weights it kept."""
+    best = run.finished_trials.drop_duplicates("encoder")
+    if "history" not in best:
+        return {}, {}
+    chosen = {row["encoder"]: row for row in records(best) if row["history"] and json.loads(row["history"])}
+    histories = {name: json.loads(chosen[name]["history"]) for name in run.encoders if name in chosen}
+    return histories, {name: int(row["best_epoch"]) for name, row in chosen.items() if row["best_epoch"] is not None}
+
+
+def importances(run: Run) -> dict[str, dict[str, float]]:
+    """By encoder, each hyperparameter's share of the spread of val macro F1 (fANOVA)."""
+    space = run.config["config"]["space"]
+    trials = {name: run.finished_trials[run.finished_trials["encoder"] == name] for name in run.encoders}
+    return {
+        f"{name}  (n = {len(group)})": figures.importance(group, space)
+        for name, group in trials.items()
+        if _unexplained(name, group) is None
+    }
+
+
+def unexplained(run: Run) -> list[str]:
+    """Why an encoder has no importances, a sentence for each that has none."""
+    trials = run.finished_trials
+    sentences = [_unexplained(name, trials[trials["encoder"] == name]) for name in run.encoders]
+    return [sentence for sentence in sentences if sentence is not None]
+
+
+def _unexplained(encoder: str, trials: pd.DataFrame) -> str | None:
+    if len(trials) < MIN_TRIALS:
+        return f"{encoder} has {len(trials)} finished trials; importance needs at least {MIN_TRIALS}."
+    if trials["val/macro_f1"].nunique() == 1:
+        return f"All trials of {encoder} have the same val macro F1, so nothing explains it."
+    return None
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """A score for people, and a dash where there is none."""
+    return f"{value:.{digits}f}" if isinstance(value, int | float) and math.isfinite(value) else "–"
+
+
+def percent(value: Any) -> str:
+    return f"{100 * value:.1f} %" if isinstance(value, int | float) and math.isfinite(value) else "–"
+
+
+def outcome(run: Run) -> str:
+    """The result in one sentence, measured against the trivial models."""
+    best = run.best_row
+    if best is None or run.leaderboard is None:
+        return "There is no result yet: the test split has not been read."
+    baselines = sorted(
+        (row for row in run.rows if row["kind"] == "baseline"), key=lambda row: row["test/macro_f1"] or 0
+    )
+    against = [f"{number(row['test/macro_f1'])} for {row['name']}" for row in baselines if row["name"] != "prior"]
+    spread = f" ± {number(best['test/macro_f1_sd'])}" if best.get("test/macro_f1_sd") is not None else ""
+    score = f"{best['name']} reaches a macro F1 of {number(best['test/macro_f1'])}{spread}"
+    on = f"on {run.leaderboard['num_test']:,} test posts"
+    return f"{score} {on}, against {' and '.join(against)}." if against else f"{score} {on}."
+
+
+def cautions(run: Run) -> list[str]:
+    """What a reader must know before trusting the outcome."""
+    found, best = [], run.best_row
+    if copies := (run.posts or {}).get("num_duplicates_across_splits"):
+        found.append(f"{copies:,} posts lie in more than one of the given splits, so the test scores are too good.")
+    for row in run.rows:
+        if best and row["kind"] == "baseline" and (row["test/macro_f1"] or 0) >= (best["test/macro_f1"] or 0):
+            found.append(f"{best['name']}, which the chosen model builds on, is no better on test than {row['name']}.")
+    return found
+
+
+def progress(run: Run) -> dict[str, int]:
+    """Trials by status, and how many the sweep plans."""
+    counts = {} if run.trials is None else run.trials["status"].value_counts().to_dict()
+    planned = run.budget.total_trials(len(run.config["encoders"]))
+    return {"planned": planned} | {status: int(counts.get(status, 0)) for status in ("done", "failed", "running")}
+
+
+def failures(run: Run) -> list[tuple[str, int]]:
+    """The errors of failed trials, most frequent first."""
+    if run.trials is None or "error" not in run.trials:
+        return []
+    return [
+        (str(error)[:300], int(count)) for error, count in run.trials["error"].dropna().value_counts().head(5).items()
+    ]
+
+
+def prevalences(run: Run) -> list[dict[str, Any]]:
+    """For each label, the share of each split's posts that have it."""
+    if run.posts is None:
+        return []
+    splits = [run.posts["splits"][name] for name in ("train", "val", "test")]
+    return [
+        {"label": label, "shares": [(s["positives"][k] / max(1, s["num_posts"]), s["positives"][k]) for s in splits]}
+        for k, label in enumerate(run.posts["labels"])
+    ]
+
+
+def provisional(run: Run) -> list[dict[str, Any]]:
+    """Each encoder's best trial so far, for a run without a leaderboard."""
+    best = records(run.finished_trials.drop_duplicates("encoder"))
+    counts = run.finished_trials["encoder"].value_counts()
+    return [{**row, "num_trials": int(counts[row["encoder"]])} for row in best]
+
+
+def per_label(run: Run) -> dict[str, Any] | None:
+    """F1 on test by label and model in the form of Table 1 of Passaro et al."""
+    if run.leaderboard is None or run.posts is None:
+        return None
+    rows = sorted(run.rows, key=lambda row: row["kind"] == "baseline")
+    counts = run.posts["splits"]["test"]["positives"]
+    total = sum(counts)
+    lines = [
+        _line(label.capitalize(), f"{100 * count / max(1, total):.2f} %", [row.get(f"test/f1/{label}") for row in rows])
+        for label, count in zip(run.leaderboard["labels"], counts, strict=True)
+    ]
+    for name, metric in (("Macro avg", "test/macro_f1"), ("Micro avg", "test/micro_f1")):
+        lines.append(_line(name, f"{total:,}", [row.get(metric) for row in rows], average=True))
+    return {"columns": rows, "lines": lines}
+
+
+def published() -> dict[str, Any]:
+    """:data:`PUBLISHED` in the form that :func:`per_label` has."""
+    lines = [
+        _line(label.capitalize(), f"{support:.2f} %", values) for label, (support, *values) in PUBLISHED["rows"].items()
+    ]
+    lines += [
+        _line(name, f"{PUBLISHED['num_instances']}", values, average=True)
+        for name, values in PUBLISHED["averages"].items()
+    ]
+    return {"columns": [{"name": name, "kind": "encoder"} for name in PUBLISHED["columns"]], "lines": lines}
+
+
+def _line(name: str, support: str, values: Sequence[float | None], average: bool = False) -> dict[str, Any]:
+    """A row of F1 values, of which the highest at the printed precision are the best."""
+    shown = [number(value, 2) for value in values]
+    highest = max((text for text in shown if text != "–"), default=None)
+    return {"name": name, "support": support, "average": average, "cells": [(text, text == highest) for text in shown]}
+
+
+def threshold_rows(run: Run) -> list[dict[str, Any]]:
+    """By encoder: mean macro F1 under each rule, how often val chose it, and what the choice gained on test."""
+    if run.calibration is None:
+        return []
+    lines = []
+    for name in [e for e in run.encoders if e in set(run.calibration["encoder"])]:
+        table = run.calibration[run.calibration["encoder"] == name]
+        chosen = table[table["chosen"]]
+        means = table.groupby("rule")[["val/macro_f1", "test/macro_f1"]].mean()
+        gain = chosen["test/macro_f1"].mean() - means["test/macro_f1"].get("fixed", math.nan)
+        line = {
+            split: [float(means[f"{split}/macro_f1"].get(rule, math.nan)) for rule in RULES]
+            for split in ("val", "test")
+        }
+        counts = [f"{RULES[rule]} {count}" for rule, count in Counter(chosen["rule"]).most_common()]
+        lines.append(
+            {"encoder": name, **line, "chosen": ", ".join(counts), "gain": float(gain), "num_models": len(chosen)}
+        )
+    return lines

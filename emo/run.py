@@ -1,0 +1,168 @@
+"""A run's folder: made once, never overwritten, gone on with only on request."""
+
+import datetime
+import importlib.metadata
+import os
+from dataclasses import asdict, replace
+from typing import Any
+
+from emo import storage
+from emo.config import MODALITIES, CalibrateConfig, SweepConfig, UserError, from_dict, to_dict
+from emo.encoders import Branch, EncoderSpec
+from emo.features import Features
+from emo.session import num_cpus
+
+VERSIONED = ("emo", "ray", "torch", "transformers", "optuna", "scikit-learn", "pyarrow", "pillow", "numpy")
+
+
+FINISHED = "finished"
+"""The last event of a run that has nothing left to do."""
+
+
+class Run:
+    """The folder of one sweep, and what happened in it."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.events: list[str] = []
+        if storage.exists(storage.join(folder, "events.log")):
+            self.events = storage.read_bytes(storage.join(folder, "events.log")).decode().splitlines()
+
+    def log(self, event: str) -> None:
+        """Add a line to ``events.log``."""
+        now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        self.events.append(f"{now} {event}")
+        storage.write_bytes(storage.join(self.folder, "events.log"), "\n".join([*self.events, ""]).encode())
+
+    def path(self, *parts: str) -> str:
+        return storage.join(self.folder, *parts)
+
+    def is_finished(self) -> bool:
+        return any(event.endswith(f" {FINISHED}") for event in self.events)
+
+
+def output_folder(output: str | None, name: str) -> str:
+    """The folder that a job writes into: the one that was named, or a new dated one under runs/."""
+    if output is None:
+        now = datetime.datetime.now().strftime("%Y-%m-%d-%H%M%S")
+        return os.path.abspath(os.path.join("runs", f"{name}-{now}"))
+    return storage.absolute(output)
+
+
+def claim(folder: str) -> None:
+    """Make a new output folder; a UserError where something is there already, or where it cannot be written."""
+    try:
+        if not storage.is_empty(folder):
+            raise UserError(
+                f"--output {folder} already holds a run; name another folder, or go on with that one by --resume."
+            )
+        storage.make_folder(folder)
+    except OSError as error:
+        raise UserError(f"--output {folder} cannot be written: {error.strerror or error}.") from error
+
+
+def open_run(config: SweepConfig) -> tuple[Run, SweepConfig]:
+    """The run that a sweep writes into, new or gone on with, and the choices that hold for it."""
+    folder = output_folder(config.output, "sweep")
+    if not config.resume:
+        claim(folder)
+        run, config = Run(folder), replace(config, output=folder)
+        run.log("started")
+        write_config(run, config, [], {})
+        return run, config
+    if not storage.exists(storage.join(folder, "config.json")):
+        raise UserError(f"--resume: {folder} holds no run to go on with (it has no config.json).")
+    stored = from_dict(SweepConfig, storage.read_json(storage.join(folder, "config.json"))["config"])
+    if difference := _difference(config.resolved(), stored):
+        raise UserError(
+            f"--resume goes on with the choices of {folder}, but {difference}; repeat the same command, or start a run "
+            "of its own without --resume."
+        )
+    run = Run(folder)
+    run.log("resumed")
+    return run, replace(config, output=folder)
+
+
+def _difference(config: SweepConfig, stored: SweepConfig) -> str | None:
+    """The first choice that is not what it was; how much is said and where the cache lies do not count."""
+    free = {"output", "resume", "verbose", "refresh", "cache"}
+    now, then = to_dict(config), to_dict(stored)
+    for name in now:
+        if name not in free and now[name] != then[name]:
+            return f"--{name.replace('_', '-')} was {then[name]} there and is {now[name]} here"
+    return None
+
+
+def existing_run(folder: str) -> str:
+    """The folder of a run, finished or not; a UserError where there is none."""
+    if not storage.exists(storage.join(folder, "config.json")):
+        raise UserError(f"--run {folder} holds no run (it has no config.json).")
+    return storage.absolute(folder)
+
+
+def copy_run(config: CalibrateConfig) -> tuple[Run, SweepConfig]:
+    """A new run with the trials of another, and that one's choices but for the calibration."""
+    source = existing_run(config.run)
+    if not storage.exists(storage.join(source, "trials.parquet")):
+        raise UserError(f"--run {config.run} has no trials yet.")
+    folder = output_folder(config.output, "calibrate")
+    claim(folder)
+    for name in ("posts.json", "trials.parquet"):
+        storage.write_bytes(storage.join(folder, name), storage.read_bytes(storage.join(source, name)))
+    fs, path = storage.filesystem(storage.join(source, "weights"))
+    for file in fs.ls(path, detail=False):
+        storage.write_bytes(storage.join(folder, "weights", file.rsplit("/", 1)[-1]), fs.cat_file(file))
+    content = storage.read_json(storage.join(source, "config.json"))
+    swept = from_dict(SweepConfig, content["config"])
+    swept = replace(swept, output=folder, calibration_trials=config.calibration_trials)
+    storage.write_json(storage.join(folder, "config.json"), content | {"config": to_dict(swept)})
+    run = Run(folder)
+    run.log(f"calibrating the trials of {source}")
+    return run, swept
+
+
+def versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in VERSIONED}
+
+
+def write_config(run: Run, config: SweepConfig, encoders: list[dict[str, Any]], plan: dict[str, Any]) -> None:
+    """``config.json``: every choice, the resolved encoders, and the versions they ran with."""
+    uri = run.path("config.json")
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    started = storage.read_json(uri)["started"] if storage.exists(uri) else now
+    content = {
+        "config": to_dict(config.resolved()),
+        "encoders": encoders,
+        "versions": versions(),
+        "started": started,
+        "plan": plan,
+    }
+    storage.write_json(uri, content)
+
+
+def describe_encoder(spec: EncoderSpec, widths: dict[Branch, int]) -> dict[str, Any]:
+    """An encoder as ``config.json`` names it: each branch with its revision and feature width."""
+    by_modality: dict[str, Any] = dict.fromkeys(MODALITIES)
+    for branch in spec.branches:
+        by_modality[branch.modality] = asdict(branch) | {"width": widths[branch]}
+    return {"name": spec.name, **by_modality}
+
+
+def keep_plan(
+    run: Run, config: SweepConfig, manifest: dict[str, Any], specs: list[EncoderSpec], features: dict[Branch, Features]
+) -> None:
+    """Write down what is about to be tried, and on which posts."""
+    widths = {branch: found.width for branch, found in features.items()}
+    encoders = [describe_encoder(spec, widths) for spec in specs]
+    write_config(run, config, encoders, {"num_workers": num_cpus()})
+    storage.write_json(run.path("posts.json"), manifest)
+
+
+def stored_encoders(run: Run) -> list[EncoderSpec]:
+    """The encoders that a former process resolved, at the same revisions; empty where it did not come so far."""
+    found = storage.read_json(run.path("config.json"))["encoders"]
+    return [EncoderSpec(name=e["name"], branches=tuple(_branch(e[m]) for m in MODALITIES if e[m])) for e in found]
+
+
+def _branch(values: dict[str, Any]) -> Branch:
+    return Branch(**{name: value for name, value in values.items() if name != "width"})

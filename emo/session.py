@@ -1,0 +1,69 @@
+"""Joining the cluster that a job runs in, or starting Ray on this machine; and keeping libraries quiet."""
+
+import logging
+import os
+import warnings
+
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+"""Read by the libraries at import, so set before them, and handed on to the workers."""
+
+
+LOCAL = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_AUTH_MODE": "token",
+}
+"""For a Ray that is started here: the first makes every one of its servers bind to 127.0.0.1 (its name tells where Ray
+needed that, not what it does: it stands for "one node only" on any system); the second keeps its token required."""
+
+
+def prepare_environment() -> None:
+    """Set what libraries read at import; what the user has set stays."""
+    for name, value in (QUIET if "RAY_ADDRESS" in os.environ else QUIET | LOCAL).items():
+        os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+def start_ray(*, verbose: bool = False) -> None:
+    """Join the cluster named by RAY_ADDRESS, as inside a submitted job, or start Ray here, on loopback only."""
+    import ray
+
+    if ray.is_initialized():
+        return
+    address = os.environ.get("RAY_ADDRESS", "local")
+    ray.init(
+        address=address,
+        include_dashboard=False if address == "local" else None,
+        runtime_env={} if verbose else {"env_vars": QUIET},
+        log_to_driver=verbose,
+        logging_level=logging.INFO if verbose else logging.ERROR,
+    )
+    silence_data(verbose)
+
+
+def silence_data(verbose: bool) -> None:
+    """Ray Data speaks through its own logger and progress bars, which log_to_driver does not govern."""
+    import ray
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = verbose
+    context.print_on_execution_start = False
+    if not verbose:
+        for name in ("ray.data", "ray.tune", "ray.train", "ray.air"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def num_cpus() -> int:
+    """The cores of the cluster."""
+    import ray
+
+    return max(1, int(ray.cluster_resources().get("CPU", 1)))

@@ -1,0 +1,99 @@
+"""Files on any store that fsspec reaches, written so that no reader takes a half-written set for a whole one.
+
+A *set* is a folder whose ``manifest.json`` is written last and names the data folder beside it. A
+killed writer leaves a data folder that nothing names; the next writer makes its own.
+"""
+
+import hashlib
+import json
+import os
+import uuid
+from typing import Any
+
+import fsspec
+from fsspec.core import url_to_fs
+
+MANIFEST = "manifest.json"
+
+
+def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The store of a path or URI, and the path within it; local paths are made absolute."""
+    return url_to_fs(os.path.expanduser(uri))
+
+
+def absolute(uri: str) -> str:
+    """A URI as it is; a local path in full."""
+    return uri if "://" in uri else os.path.abspath(os.path.expanduser(uri))
+
+
+def is_local(fs: fsspec.AbstractFileSystem) -> bool:
+    return "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,))
+
+
+def join(uri: str, *parts: str) -> str:
+    return "/".join([uri.rstrip("/"), *parts])
+
+
+def exists(uri: str) -> bool:
+    fs, path = filesystem(uri)
+    return bool(fs.exists(path))
+
+
+def is_empty(uri: str) -> bool:
+    """Whether nothing is at ``uri``: no file there, and no folder with anything in it."""
+    fs, path = filesystem(uri)
+    return not fs.exists(path) or (fs.isdir(path) and not fs.ls(path))
+
+
+def make_folder(uri: str) -> None:
+    fs, path = filesystem(uri)
+    fs.makedirs(path, exist_ok=True)
+
+
+def write_bytes(uri: str, content: bytes) -> None:
+    """Write a whole file or none: a reader sees the old content or the new."""
+    fs, path = filesystem(uri)
+    fs.makedirs(fs._parent(path), exist_ok=True)
+    if is_local(fs):
+        temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    else:  # object stores make a file visible only once it is complete
+        fs.pipe_file(path, content)
+
+
+def read_bytes(uri: str) -> bytes:
+    fs, path = filesystem(uri)
+    return bytes(fs.cat_file(path))
+
+
+def write_json(uri: str, value: Any) -> None:
+    write_bytes(uri, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False).encode())
+
+
+def read_json(uri: str) -> Any:
+    return json.loads(read_bytes(uri))
+
+
+def digest(value: Any) -> str:
+    """Sixteen hexadecimal digits that stand for a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def new_data_folder(name: str = "data") -> str:
+    """A name for a data folder that no other writer has."""
+    return f"{name}-{uuid.uuid4().hex[:8]}"
+
+
+def manifest(folder: str) -> dict[str, Any] | None:
+    """The manifest of a finished set, or None where there is none."""
+    uri = join(folder, MANIFEST)
+    return read_json(uri) if exists(uri) else None
+
+
+def finish(folder: str, content: dict[str, Any]) -> None:
+    """Make a set whole: from now on readers find it."""
+    write_json(join(folder, MANIFEST), content)

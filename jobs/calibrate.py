@@ -1,0 +1,30 @@
+"""Calibrate the thresholds of a finished sweep again, into a run folder of its own.
+
+python jobs/calibrate.py --run runs/one --calibration-trials 500 --output runs/one-500
+"""
+
+import time
+
+from emo.session import prepare_environment
+
+prepare_environment()  # before the imports of the libraries that read it
+
+from emo.cli import run_job
+from emo.conclude import conclude
+from emo.config import CalibrateConfig
+from emo.pipeline import data_of_run
+from emo.plan import show_results
+from emo.run import copy_run
+
+
+def main(config: CalibrateConfig) -> None:
+    """Choose decision thresholds for the kept models of a sweep, and report on them."""
+    started = time.monotonic()
+    run, swept = copy_run(config)
+    posts, manifest, specs, data = data_of_run(run, swept)
+    conclude(run, swept, posts, manifest, specs, data)
+    show_results(run.folder, time.monotonic() - started)
+
+
+if __name__ == "__main__":
+    run_job(CalibrateConfig, main)

@@ -1,0 +1,25 @@
+"""Compute the features of posts, once for each branch of each encoder.
+
+python jobs/embed.py --data posts.jsonl --encoders clip-base bert-base
+"""
+
+from emo.session import prepare_environment
+
+prepare_environment()  # before the imports of the libraries that read it
+
+from emo.cli import run_job
+from emo.config import EmbedConfig
+from emo.pipeline import chosen_encoders, encoded, prepared_posts
+from emo.plan import show_features, show_posts
+
+
+def main(config: EmbedConfig) -> None:
+    """Encode posts into the feature cache, where sweeps find them."""
+    posts, manifest = prepared_posts(config)
+    show_posts(manifest)
+    _, features = encoded(config, posts, chosen_encoders(config, manifest))
+    show_features(features)
+
+
+if __name__ == "__main__":
+    run_job(EmbedConfig, main)

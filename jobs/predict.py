@@ -1,0 +1,27 @@
+"""Read the emotions in new posts with a trained model.
+
+python jobs/predict.py --model runs/one/model --data posts.jsonl --output predictions/
+"""
+
+from emo.session import prepare_environment
+
+prepare_environment()  # before the imports of the libraries that read it
+
+from emo.cli import run_job
+from emo.config import PredictConfig
+from emo.pipeline import unlabelled_posts
+from emo.plan import show_predictions
+from emo.predict import predict
+from emo.run import claim, output_folder
+
+
+def main(config: PredictConfig) -> None:
+    """Write probabilities and labels of posts as Parquet."""
+    posts = unlabelled_posts(config)
+    folder = output_folder(config.output, "predictions")
+    claim(folder)
+    show_predictions(folder, predict(posts, config.model, folder))
+
+
+if __name__ == "__main__":
+    run_job(PredictConfig, main)

@@ -1,0 +1,43 @@
+"""The main job: posts -> features -> trials -> thresholds -> leaderboard, report and model.
+
+python jobs/sweep.py                                     # the embedded corpus
+python jobs/sweep.py --data posts.jsonl --labels auto    # your own posts
+"""
+
+import time
+
+from emo.session import prepare_environment
+
+prepare_environment()  # before the imports of the libraries that read it
+
+from emo.cli import run_job
+from emo.conclude import conclude
+from emo.config import SweepConfig
+from emo.console import say
+from emo.pipeline import chosen_encoders, encoded, encoder_data, prepared_posts
+from emo.plan import show_plan, show_posts, show_results
+from emo.run import keep_plan, open_run, stored_encoders
+from emo.sweep import sweep
+
+
+def main(config: SweepConfig) -> None:
+    """Train, tune and compare emotion classifiers on social-media posts."""
+    started = time.monotonic()
+    run, config = open_run(config)
+    if run.is_finished():
+        say(f"{run.folder} is finished; nothing is left to do. Its report: {run.path('report.html')}")
+        return
+    posts, manifest = prepared_posts(config)
+    show_posts(manifest)
+    specs = stored_encoders(run) or chosen_encoders(config, manifest)
+    show_plan(config, specs)
+    specs, features = encoded(config, posts, specs)
+    keep_plan(run, config, manifest, specs, features)
+    data = encoder_data(posts, specs, features)
+    sweep(run.folder, config, {name: posts.for_training() for name, posts in data.items()})
+    conclude(run, config, posts, manifest, specs, data)
+    show_results(run.folder, time.monotonic() - started)
+
+
+if __name__ == "__main__":
+    run_job(SweepConfig, main)
