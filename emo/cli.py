@@ -10,10 +10,10 @@ from emo.config import UserError
 from emo.session import start_ray
 
 
-def run_job(config_type: type, main: Callable[[Any], None], *, needs_ray: bool = True) -> None:
+def run_job(config_type: type[Any], main: Callable[[Any], None], *, needs_ray: bool = True) -> None:
     """Read the flags, start Ray, run ``main``; a mistake of the user ends in one sentence and exit status 2."""
     try:
-        config = tyro.cli(config_type, description=main.__doc__)
+        config: Any = tyro.cli(config_type, description=main.__doc__)
         if needs_ray:
             start_ray(verbose=config.verbose)
         main(config)

@@ -299,7 +299,7 @@ def override(config: C, changes: dict[str, Any]) -> C:
     for key, value in changes.items():
         name, _, rest = key.partition(".")
         config = dataclasses.replace(
-            config, **{name: override(getattr(config, name), {rest: value}) if rest else value}
+            config, **{name: override(getattr(config, name, None), {rest: value}) if rest else value}
         )  # type: ignore[type-var]
     return config
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
 import ray
+import torch
 
 from emo import storage
 from emo.encoders import Branch, EncoderSpec
@@ -38,7 +39,7 @@ class Features:
 
 
 def text_for_encoder(text: str | None, tags: list[str] | None, tags_mode: str) -> str | None:
-    """What a text branch reads of a post: its text, then its tags where they are appended; None where neither is there."""
+    """What a text branch reads of a post: its text, then its tags where they are appended; None without either."""
     words = [text] if text else []
     if tags_mode == "append" and tags:
         words += tags
@@ -60,27 +61,27 @@ def input_columns(modality: str) -> list[str]:
     return ["text", "tags"] if modality == "text" else ["image"]
 
 
+def actor_device() -> str:
+    """The GPU that an actor was given, or one core: actors share the machine by cores, not by threads."""
+    torch.set_num_threads(1)
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 class Encode:
     """The Ray Data actor that holds one branch and encodes batches of posts; posts without its modality fall away."""
 
-    def __init__(self, branch: Branch, tags_mode: str, num_threads: int) -> None:
-        import torch
-
-        torch.set_num_threads(num_threads)
-        self.encoder = PretrainedEncoder(branch, "cuda" if torch.cuda.is_available() else "cpu")
+    def __init__(self, branch: Branch, tags_mode: str) -> None:
+        self.encoder = PretrainedEncoder(branch, actor_device())
         self.tags_mode = tags_mode
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         inputs = encoder_inputs(batch, self.encoder.modality, self.tags_mode)
         rows = [i for i, value in enumerate(inputs) if value is not None]
-        width = feature_width(self.encoder)
-        features = self.encoder.encode([inputs[i] for i in rows]) if rows else np.empty((0, width), np.float32)
+        features = (
+            self.encoder.encode([inputs[i] for i in rows]) if rows else np.empty((0, self.encoder.width), np.float32)
+        )
         column = pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), features.shape[1])
         return pa.table({"post_id": batch["post_id"].take(pa.array(rows, pa.int64())), "features": column})
-
-
-def feature_width(encoder: PretrainedEncoder) -> int:
-    return int(encoder.model.config.hidden_size)
 
 
 def embed(posts: str, branch: Branch, cache: str, *, tags_mode: str, refresh: bool = False) -> Features:
@@ -107,25 +108,17 @@ def features_key(posts: str, branch: Branch, tags_mode: str) -> str:
 
 
 def _encode_posts(posts: str, branch: Branch, folder: str, tags_mode: str) -> dict[str, Any]:
-    num_actors, options = encoding_actors()
     data = storage.new_data_folder()
     fs, path = storage.filesystem(storage.join(folder, data))
     dataset = posts_dataset(posts, ["post_id", *input_columns(branch.modality)])
-    dataset.repartition(target_num_rows_per_block=ROWS_PER_TASK).map_batches(
-        Encode,
-        fn_constructor_args=(branch, tags_mode, 1),
-        batch_format="pyarrow",
-        batch_size=BATCH_SIZE,
-        compute=ray.data.ActorPoolStrategy(size=num_actors),
-        **options,
-    ).write_parquet(path, filesystem=fs)
+    map_with_actors(dataset, Encode, (branch, tags_mode)).write_parquet(path, filesystem=fs)
     encoder = PretrainedEncoder(branch)
     if encoder.projection is not None:
         _write_projection(storage.join(folder, data, "projection.safetensors"), encoder.projection)
     content = {
         "kind": "features",
         "data": data,
-        "width": feature_width(encoder),
+        "width": encoder.width,
         "has_projection": encoder.projection is not None,
         "family": branch.family,
         "checkpoint": branch.checkpoint,
@@ -136,14 +129,23 @@ def _encode_posts(posts: str, branch: Branch, folder: str, tags_mode: str) -> di
     return content
 
 
-def encoding_actors() -> tuple[int, dict[str, float]]:
-    """How many encoding actors the cluster takes, and what each reserves: a GPU, or else half of a CPU, since
-    reading and writing must find room beside actors that hold every core."""
+def map_with_actors(dataset: ray.data.Dataset, actor: type, arguments: tuple[Any, ...]) -> ray.data.Dataset:
+    """Pass posts in Arrow batches through actors that hold encoders: one on every GPU, or else on every core.
+
+    Without GPUs an actor reserves half of a core, since reading and writing must find room beside actors that
+    would hold every core.
+    """
     resources = ray.cluster_resources()
-    gpus = int(resources.get("GPU", 0))
-    if gpus:
-        return gpus, {"num_gpus": 1}
-    return max(1, int(resources.get("CPU", 1))), {"num_cpus": 0.5}
+    gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
+    reserved: dict[str, Any] = {"num_gpus": 1} if gpus else {"num_cpus": 0.5}
+    return dataset.repartition(target_num_rows_per_block=ROWS_PER_TASK).map_batches(
+        actor,
+        fn_constructor_args=arguments,
+        batch_format="pyarrow",
+        batch_size=BATCH_SIZE,
+        compute=ray.data.ActorPoolStrategy(size=gpus or max(1, cpus)),
+        **reserved,
+    )
 
 
 def _features(branch: Branch, folder: str, manifest: dict[str, Any]) -> Features:
@@ -167,7 +169,7 @@ def _read_projection(uri: str) -> Projection:
 
 
 def read_features(features: Features, post_ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Features (N, D) of the given posts in their order, zero where a post lacks the modality, and (N,) whether it has it."""
+    """Features (N, D) of the given posts in their order, zero where the modality is absent; and (N,) where it is not."""
     fs, path = storage.filesystem(features.folder)
     files = [file for file in fs.ls(path, detail=False) if file.endswith(".parquet")]
     result = np.zeros((len(post_ids), features.width), np.float32)
@@ -253,8 +255,6 @@ def resolve_encoders(
 @ray.remote(num_cpus=1, max_retries=0)
 def _build_tiny(name: str, posts: str, cache: str, tags_mode: str, seed: int) -> str:
     """The folder of a tiny checkpoint; only posts of train and without labels are read: val and test stay unseen."""
-    import torch
-
     manifest = storage.manifest(posts)
     assert manifest
     folder = storage.join(cache, "encoders", f"{name}-{storage.digest([manifest['fingerprint'], tags_mode, seed])}")

@@ -134,7 +134,7 @@ def _names(chosen: np.ndarray, labels: tuple[str, ...]) -> list[str]:
 
 
 def _spread(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same posts in an order whose beginning shows many different gold labels: each label's first, then its second."""
+    """The same posts, so ordered that the first show many gold labels: each label set's first, then its second."""
     seen: dict[tuple[str, ...], int] = {}
     turns = []
     for row in sorted(rows, key=lambda row: row["post_id"]):

@@ -20,6 +20,8 @@ def macro_f1(targets: np.ndarray, predicted: np.ndarray) -> float:
 def score(targets: np.ndarray, predicted: np.ndarray, labels: tuple[str, ...] = ()) -> dict[str, float]:
     """Every metric of boolean (N, K) arrays, and ``f1/<label>`` for each of ``labels``."""
     y, p = targets.astype(np.uint8), predicted.astype(np.uint8)
+    if y.shape[1] == 1:  # scikit-learn takes one column for two classes; twice the same label has the metrics of one
+        y, p = np.repeat(y, 2, axis=1), np.repeat(p, 2, axis=1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         metrics = {

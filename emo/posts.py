@@ -257,7 +257,9 @@ def _plan_lines(file: BinaryIO, name: str, kind: str) -> Iterator[dict[str, Any]
     records = _split(lines, kind)
     if kind == "jsonl":
         head = list(islice(records, SAMPLE))
-        columns = dict.fromkeys(key for _, _, text in head if isinstance(value := _json(text), dict) for key in value)
+        columns = dict.fromkeys(
+            key for _, _, text in head if isinstance(value := _json(str(text)), dict) for key in value
+        )
         records = chain(head, records)
     else:
         header = next(records, None)

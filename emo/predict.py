@@ -6,14 +6,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
-import ray
-import torch
 
 from emo import storage
 from emo.bundle import Bundle, load_bundle
 from emo.config import UserError
 from emo.encoders.pretrained import PretrainedEncoder
-from emo.features import BATCH_SIZE, ROWS_PER_TASK, encoder_inputs, encoding_actors
+from emo.features import actor_device, encoder_inputs, map_with_actors
 from emo.posts import posts_dataset
 from emo.thresholds import decide
 from emo.train import predict_probs
@@ -22,9 +20,8 @@ from emo.train import predict_probs
 class Predict:
     """The Ray Data actor that turns batches of prepared posts into probs and labels."""
 
-    def __init__(self, model: str, num_threads: int = 1) -> None:
-        torch.set_num_threads(num_threads)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    def __init__(self, model: str) -> None:
+        device = actor_device()
         self.bundle, self.model = load_bundle(model)
         self.encoders = [PretrainedEncoder(branch, device) for branch in self.bundle.branches]
 
@@ -58,22 +55,13 @@ def prediction_table(post_ids: pa.ChunkedArray, probs: np.ndarray, bundle: Bundl
 def predict(posts: str, model: str, output: str) -> dict[str, Any]:
     """Predict every post of a prepared folder into Parquet under ``output``; returns the manifest, written last."""
     bundle, _ = load_bundle(model)
-    num_actors, options = encoding_actors()
     prepared = storage.manifest(posts)
     assert prepared
     data = storage.new_data_folder("predictions")
     fs, path = storage.filesystem(storage.join(output, data))
     try:
-        posts_dataset(posts, ["post_id", "text", "image", "tags"]).repartition(
-            target_num_rows_per_block=ROWS_PER_TASK
-        ).map_batches(
-            Predict,
-            fn_constructor_args=(model,),
-            batch_format="pyarrow",
-            batch_size=BATCH_SIZE,
-            compute=ray.data.ActorPoolStrategy(size=num_actors),
-            **options,
-        ).write_parquet(path, filesystem=fs)
+        dataset = posts_dataset(posts, ["post_id", "text", "image", "tags"])
+        map_with_actors(dataset, Predict, (model,)).write_parquet(path, filesystem=fs)
     except OSError as error:
         raise UserError(f"--output {output} cannot be written: {error.strerror or error}.") from error
     content = {

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -176,7 +177,7 @@ def _plain_text(value: Any, role: str) -> str | None:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise ValueError(f"{role} is neither text nor a number")
-    return value if role == "text" else str(value).strip()
+    return str(value) if role == "text" else str(value).strip()
 
 
 def _tags(value: Any) -> list[str]:
@@ -214,7 +215,7 @@ def _cleaned(chunks: Sequence[posts.Chunk], config: PrepareConfig, labelled: boo
     )
 
 
-def _clean_chunks(block: pa.Table, chunks: ray.ObjectRef, config: PrepareConfig, labelled: bool) -> Iterator[pa.Table]:
+def _clean_chunks(block: Any, chunks: ray.ObjectRef, config: PrepareConfig, labelled: bool) -> Iterator[pa.Table]:
     planned = ray.get(chunks)
     for number in block["chunk"].to_pylist():
         yield from _clean_chunk(planned[number], config, labelled)
@@ -361,7 +362,7 @@ def _leaves(schema: pa.Schema) -> list[str]:
     return [f"{field.name}.list.element" if pa.types.is_nested(field.type) else field.name for field in schema]
 
 
-def _finished(block: pa.Table, schema: pa.Schema, verdict: ray.ObjectRef) -> pa.Table:
+def _finished(block: Any, schema: pa.Schema, verdict: ray.ObjectRef) -> pa.Table:
     """The block's kept rows with targets and split."""
     codes, targets = ray.get(verdict)
     index = block["index"].to_numpy()
@@ -369,15 +370,17 @@ def _finished(block: pa.Table, schema: pa.Schema, verdict: ray.ObjectRef) -> pa.
     if not kept.all():
         block, index = block.filter(pa.array(kept)), index[kept]
     codes, targets = codes[index], targets[index]
-    columns = {
-        "targets": pa.FixedSizeListArray.from_arrays(
-            pa.array(targets.ravel()), targets.shape[1], mask=pa.array(codes == SPLITS.index("unlabelled"))
-        ),
-        "split": pa.array(SPLITS).take(pa.array(codes)),
-    }
+    columns = {"targets": _target_column(codes, targets), "split": pa.array(SPLITS).take(pa.array(codes))}
     return pa.table(
         [columns.get(name, block[name] if name in block.column_names else None) for name in schema.names], schema=schema
     )
+
+
+def _target_column(codes: np.ndarray, targets: np.ndarray) -> pa.Array:
+    if targets.shape[1] == 0:  # an empty label space, which Arrow reads but does not build
+        return pa.nulls(len(targets), pa.list_(pa.float32(), 0))
+    unlabelled = pa.array(codes == SPLITS.index("unlabelled"))
+    return pa.FixedSizeListArray.from_arrays(pa.array(targets.ravel()), targets.shape[1], mask=unlabelled)
 
 
 def _write_rejects(rows: pa.Table, verdict: Verdict, uri: str) -> None:
@@ -437,14 +440,17 @@ def _warnings(verdict: Verdict, counts: dict[str, dict[str, Any]]) -> list[str]:
 @contextlib.contextmanager
 def _plain_errors(folder: str) -> Iterator[None]:
     """Turn what went wrong in a Ray task, or on the disk, into the sentence that it comes down to."""
+    logger = logging.getLogger("ray.data")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)  # it would print the traceback that is also raised
     try:
         yield
-    except UserError:
-        raise
     except Exception as error:
         for cause in _causes(error):
+            if isinstance(cause, ray.exceptions.RayTaskError):  # has a traceback for a message
+                continue
             if isinstance(cause, UserError):
-                raise UserError(str(cause)) from None
+                raise UserError(str(cause).partition("\n")[0]) from None  # Ray appends advice
             if isinstance(cause, (OSError, ray.exceptions.OutOfDiskError)):
                 raise UserError(
                     f"Posts cannot be written to {folder}: {getattr(cause, 'strerror', None) or cause}."

@@ -86,11 +86,22 @@ def open_run(config: SweepConfig) -> tuple[Run, SweepConfig]:
 def _difference(config: SweepConfig, stored: SweepConfig) -> str | None:
     """The first choice that is not what it was; how much is said and where the cache lies do not count."""
     free = {"output", "resume", "verbose", "refresh", "cache"}
-    now, then = to_dict(config), to_dict(stored)
+    now, then = _by_flag(to_dict(config)), _by_flag(to_dict(stored))
     for name in now:
         if name not in free and now[name] != then[name]:
             return f"--{name.replace('_', '-')} was {then[name]} there and is {now[name]} here"
     return None
+
+
+def _by_flag(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Choices by the flag that makes each: those of prepare are flags of their own, those of space have its name."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _by_flag(value, prefix if name == "prepare" else f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
 
 
 def existing_run(folder: str) -> str:

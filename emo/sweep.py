@@ -51,7 +51,7 @@ class StudyPerEncoder(Searcher):
         self.running: dict[str, str] = {}
         self.refined: list[str] | None = None
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> Any:
         """The next trial's choices; None while the first phase still runs out; FINISHED when every budget is spent."""
         name = self._fewest(list(self.given), self.budget.trials)
         if name is None and self.budget.refine_trials and self.refined is None:

@@ -1,4 +1,4 @@
-"""The eye on a running sweep: progress for the person, trials.parquet for the report, and only the best weights kept."""
+"""The eye on a running sweep: progress for the person, trials.parquet, and only the best weights kept."""
 
 import io
 import time
@@ -92,7 +92,7 @@ class Watcher(tune.Callback):
 
 
 def ranked(rows: list[dict[str, Any]], encoder: str) -> list[dict[str, Any]]:
-    """An encoder's finished trials, the best on val first; the trial id breaks ties, so that the order is the same anywhere."""
+    """An encoder's finished trials, the best on val first; the trial id breaks ties, alike on every machine."""
     done = [row for row in rows if row["encoder"] == encoder and row["status"] == "done"]
     return sorted(done, key=lambda row: (-row[METRIC], row["trial_id"]))
 

@@ -8,7 +8,6 @@ projection layer either: with them, partial training is frozen training.
 
 import hashlib
 import io
-import os
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from emo.config import UserError
@@ -37,11 +37,13 @@ class PretrainedEncoder:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                self.model, projection = _LOADERS[branch.family, branch.modality](transformers, *_source(branch))
+                model, projection = _LOADERS[branch.family, branch.modality](transformers, *_source(branch))
                 self.processor = _processor(transformers, branch)
-        except OSError as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise UserError(_unreachable(branch, error)) from error
-        self.model.eval().requires_grad_(False).to(self.device)
+        model.eval().requires_grad_(False).to(self.device)
+        self.model: Any = model
+        self.width = int(self.model.config.hidden_size)
         self.projection = _arrays(projection)
         self.pads_fully = branch.family == "siglip"
         self.pool = _POOLS[branch.family, branch.modality]
@@ -72,8 +74,9 @@ class PretrainedEncoder:
 
 def resolve(branch: Branch) -> Branch:
     """The branch with its revision written down: the hub's commit, or the digest of a local folder."""
-    if Path(branch.checkpoint).is_dir():
-        return replace(branch, revision=_folder_digest(Path(branch.checkpoint)))
+    if Path(branch.checkpoint).is_dir():  # in full, since workers and later runs may start elsewhere
+        folder = Path(branch.checkpoint).absolute()
+        return replace(branch, checkpoint=str(folder), revision=_folder_digest(folder))
     import transformers
 
     try:
@@ -92,7 +95,10 @@ def _source(branch: Branch) -> tuple[str, dict[str, Any]]:
 def _processor(transformers: Any, branch: Branch) -> Any:
     checkpoint, options = _source(branch)
     if branch.modality == "text":
-        return transformers.AutoTokenizer.from_pretrained(checkpoint, **options)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint, **options)
+        if len(tokenizer) <= len(tokenizer.all_special_ids):
+            raise ValueError("it has no tokenizer files, so every word would be unknown.")
+        return tokenizer
     return transformers.AutoImageProcessor.from_pretrained(checkpoint, backend="pil", **options)
 
 
@@ -106,8 +112,10 @@ def _folder_digest(folder: Path) -> str:
 
 
 def _unreachable(branch: Branch, error: Exception) -> str:
-    if os.path.sep in branch.checkpoint and Path(branch.checkpoint).is_absolute():
+    if Path(branch.checkpoint).is_absolute():
         return f"The folder {branch.checkpoint} holds no readable {branch.family} checkpoint: {_first_line(error)}"
+    if not isinstance(error, OSError):
+        return f"The checkpoint {branch.checkpoint} is no readable {branch.family} checkpoint: {_first_line(error)}"
     return (
         f"The checkpoint {branch.checkpoint} is neither in this machine's Hugging Face cache nor could it be fetched "
         f"from the hub; check the name and the network, or name a local copy with --encoders {branch.family}:/path."
@@ -118,31 +126,39 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0]
 
 
+def _load(kind: Any, checkpoint: str, options: dict[str, Any]) -> Any:
+    """A model whose every weight is in the checkpoint: transformers would make up the others at random."""
+    model, found = kind.from_pretrained(checkpoint, output_loading_info=True, ignore_mismatched_sizes=True, **options)
+    if made_up := len(found["missing_keys"]) + len(found["mismatched_keys"]):
+        raise ValueError(f"{made_up} of its weights are missing or of another size; is it of another family?")
+    return model
+
+
 def _clip_text(transformers: Any, checkpoint: str, options: dict[str, Any]) -> tuple[nn.Module, nn.Linear]:
-    model = transformers.CLIPTextModelWithProjection.from_pretrained(checkpoint, **options)
+    model = _load(transformers.CLIPTextModelWithProjection, checkpoint, options)
     return model.text_model, model.text_projection
 
 
 def _clip_image(transformers: Any, checkpoint: str, options: dict[str, Any]) -> tuple[nn.Module, nn.Linear]:
-    model = transformers.CLIPVisionModelWithProjection.from_pretrained(checkpoint, **options)
+    model = _load(transformers.CLIPVisionModelWithProjection, checkpoint, options)
     return model.vision_model, model.visual_projection
 
 
 def _siglip_text(transformers: Any, checkpoint: str, options: dict[str, Any]) -> tuple[nn.Module, nn.Linear]:
-    model = transformers.SiglipTextModel.from_pretrained(checkpoint, **options)
+    model = _load(transformers.SiglipTextModel, checkpoint, options)
     return model, model.head
 
 
 def _siglip_image(transformers: Any, checkpoint: str, options: dict[str, Any]) -> tuple[nn.Module, None]:
-    return transformers.SiglipVisionModel.from_pretrained(checkpoint, **options), None
+    return _load(transformers.SiglipVisionModel, checkpoint, options), None
 
 
 def _bert_text(transformers: Any, checkpoint: str, options: dict[str, Any]) -> tuple[nn.Module, None]:
-    return transformers.BertModel.from_pretrained(checkpoint, add_pooling_layer=False, **options), None
+    return _load(transformers.BertModel, checkpoint, options | {"add_pooling_layer": False}), None
 
 
 def _vit_image(transformers: Any, checkpoint: str, options: dict[str, Any]) -> tuple[nn.Module, None]:
-    return transformers.ViTModel.from_pretrained(checkpoint, add_pooling_layer=False, **options), None
+    return _load(transformers.ViTModel, checkpoint, options | {"add_pooling_layer": False}), None
 
 
 def _arrays(layer: nn.Linear | None) -> Projection | None:
