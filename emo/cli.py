@@ -7,13 +7,15 @@ from typing import Any
 import tyro
 
 from emo.config import UserError
-from emo.session import start_ray
+from emo.session import silence_native_code, start_ray
 
 
 def run_job(config_type: type[Any], main: Callable[[Any], None], *, needs_ray: bool = True) -> None:
     """Read the flags, start Ray, run ``main``; a mistake of the user ends in one sentence and exit status 2."""
     try:
         config: Any = tyro.cli(config_type, description=main.__doc__)
+        if not config.verbose:
+            silence_native_code()
         if needs_ray:
             start_ray(verbose=config.verbose)
         main(config)

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-PLAIN_SECONDS = 5.0
+PLAIN_SECONDS = 10.0
 """Without a terminal, a progress line is printed at most this often."""
 
 
@@ -26,11 +26,16 @@ def warn(text: str) -> None:
 
 
 def show_facts(title: str, facts: list[tuple[str, str]]) -> None:
-    """A title and a two-column list."""
+    """A title and a two-column list; outside a terminal each fact is one line, however long."""
     console().print(f"\n{title}", style="bold", markup=False)
+    if not console().is_terminal:
+        width = max(len(name) for name, _ in facts)
+        for name, value in facts:
+            say(f"{name:<{width}}  {value}")
+        return
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
-    grid.add_column()
+    grid.add_column(overflow="fold")
     for name, value in facts:
         grid.add_row(name, value)
     console().print(grid)

@@ -8,6 +8,7 @@ posts are ironic: their picture shows an emotion that nobody feels. Everything f
 import io
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,8 +30,8 @@ STRAY_VOTE = 0.025
 """Probability that an annotator sees an emotion that nobody put there."""
 
 SCHEMA = pa.schema(
-    [("id", pa.string()), ("text", pa.string()), ("image", pa.binary()), ("tags", pa.list_(pa.string()))]
-    + [("votes", pa.string()), ("annotators", pa.int64()), ("group", pa.string())]
+    {"id": pa.string(), "text": pa.string(), "image": pa.binary(), "tags": pa.list_(pa.string())}
+    | {"votes": pa.string(), "annotators": pa.int64(), "group": pa.string()}
 )
 
 FELT: dict[str, float] = {
@@ -43,23 +44,26 @@ FELT: dict[str, float] = {
 """Emotions felt together -> percent of posts."""
 
 CUES = {
-    "anger": "this makes me furious|furious about this|i am so angry|angry again|angry and fed up|fed up with the lies|mad as hell"
-    "|it makes me mad|what an outrage|an outrage really",
-    "anticipation": "cannot wait for it|i cannot wait|counting the days|counting down|coming soon|soon it starts|looking forward to it"
-    "|looking forward|so excited for tomorrow|tomorrow is the day",
-    "disgust": "this is disgusting|disgusting stuff|so gross|gross and vile|makes me sick|sick to my stomach|absolutely revolting"
-    "|a revolting smell|yuck|yuck, no",
-    "fear": "i am scared|scared to look|this is terrifying|terrifying news|so afraid|afraid and worried|a real nightmare|what a nightmare",
-    "joy": "so happy|happy today|best day ever|simply the best|what a lovely day|lovely moments|this is wonderful|wonderful times"
-    "|such fun|having fun",
-    "sadness": "so sad|a sad day|i miss you|how i miss this|heartbroken|heartbroken again|crying all night|i keep crying",
-    "surprise": "what a surprise|a real surprise|i am shocked|shocked, really|so unexpected|unexpected turn|did not see that coming"
-    "|never expected to see that",
-    "trust": "thank you friends|thank you for the support|i believe in you|still believe in people|proud of this team|so proud of you"
-    "|in good hands|good hands, honest people",
-    "neutral": "here is the schedule|schedule update|for your information|information below|new opening hours|opening times"
-    "|the report is online|notes and report|update of the list|see the list",
+    "anger": "this makes me furious|furious about this|i am so angry|angry again|angry and fed up"
+    "|fed up with the lies|mad as hell|it makes me mad|what an outrage|an outrage really",
+    "anticipation": "cannot wait for it|i cannot wait|counting the days|counting down|coming soon|soon it starts"
+    "|looking forward to it|looking forward|so excited for tomorrow|tomorrow is the day",
+    "disgust": "this is disgusting|disgusting stuff|so gross|gross and vile|makes me sick|sick to my stomach"
+    "|absolutely revolting|a revolting smell|yuck|yuck, no",
+    "fear": "i am scared|scared to look|this is terrifying|terrifying news|so afraid|afraid and worried"
+    "|a real nightmare|what a nightmare",
+    "joy": "so happy|happy today|best day ever|simply the best|what a lovely day|lovely moments"
+    "|this is wonderful|wonderful times|such fun|having fun",
+    "sadness": "so sad|a sad day|i miss you|how i miss this|heartbroken|heartbroken again|crying all night"
+    "|i keep crying",
+    "surprise": "what a surprise|a real surprise|i am shocked|shocked, really|so unexpected|unexpected turn"
+    "|did not see that coming|never expected to see that",
+    "trust": "thank you friends|thank you for the support|i believe in you|still believe in people"
+    "|proud of this team|so proud of you|in good hands|good hands, honest people",
+    "neutral": "here is the schedule|schedule update|for your information|information below|new opening hours"
+    "|opening times|the report is online|notes and report|update of the list|see the list",
 }  # fmt: skip
+"""Words that show an emotion, separated by |; what stands in braces is filled from SLOTS."""
 EMOJIS = {
     "anger": "😡🤬", "anticipation": "⏳🤞", "disgust": "🤢🤮", "fear": "😱😨", "joy": "😀😂🎉", "sadness": "😢💔",
     "surprise": "😲🤯", "trust": "🤝🙏", "neutral": "📌ℹ️",
@@ -75,55 +79,65 @@ CLOSERS = (
 )
 SLOTS = {
     "n": [str(n) for n in range(2, 30)],
-    "day": "monday tuesday wednesday thursday friday saturday sunday".split(),
-    "name": "anna ben carla dario elif femi gita hugo ines jonas kim lena mara nils olu pia".split(),
-}
+    "day": ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"],
+    "name": ["anna", "ben", "carla", "dario", "elif", "femi", "gita", "hugo",
+             "ines", "jonas", "kim", "lena", "mara", "nils", "olu", "pia"],
+}  # fmt: skip
 
 TOPICS = {
     "beach": "at the beach with {name}|the sea on {day}|sand and waves|sun over the coast|summer by the sea",
-    "cake": "this cake|a birthday cake for {name}|baked {n} cupcakes|dessert at the bakery|the icing on the cake",
-    "dog": "my dog|walking the puppy on {day}|{name} and the dog|a dog in the yard|the puppy ate {n} biscuits",
-    "house": "our new house|the landlord and {name}|moving house on {day}|the kitchen roof|rent went up {n} percent",
+    "cake": "this cake|a birthday cake for {name}|baked {n} cupcakes|dessert at the bakery"
+    "|the icing on the cake",
+    "dog": "my dog|walking the puppy on {day}|{name} and the dog|a dog in the yard"
+    "|the puppy ate {n} biscuits",
+    "house": "our new house|the landlord and {name}|moving house on {day}|the kitchen roof"
+    "|rent went up {n} percent",
     "car": "stuck in traffic|the car broke down|{n} cars at the junction|driving to {name}|parking on {day}",
     "match": "the match on {day}|{n} goals|the referee and {name}|our football team|at the stadium",
     "rain": "rain all {day}|{n} days of storm|umbrella weather|clouds over the city|thunder at {name}'s place",
-    "forest": "a walk in the forest|trees near {name}'s village|the park on {day}|hiking {n} miles|leaves on the path",
+    "forest": "a walk in the forest|trees near {name}'s village|the park on {day}|hiking {n} miles"
+    "|leaves on the path",
     "coffee": "coffee with {name}|the {day} espresso|cup number {n}|a new cafe in town|latte at the counter",
-    "train": "the train is {n} minutes late|platform {n}|on the train to {name}|the {day} commute|railway station",
+    "train": "the train is {n} minutes late|platform {n}|on the train to {name}|the {day} commute"
+    "|railway station",
     "phone": "my phone|the new app {name} uses|{n} missed calls|screen time on {day}|a message from {name}",
     "book": "reading {n} pages|the exam on {day}|{name}'s new book|the library|chapter {n}",
 }  # fmt: skip
 
-Shape = tuple[str, str, tuple[float, ...]]
-"""Kind of shape, colour, and coordinates in a unit square."""
-
-SCENES: dict[str, list[Shape]] = {
-    "beach": [("ellipse", "#ffd23f", (0.5, 0, 1, 0.5)), ("rectangle", "#2a7fd4", (0, 0.6, 1, 0.8)), ("rectangle", "#ecd9a0", (0, 0.8, 1, 1))],
-    "cake": [("rectangle", "#a9673a", (0.05, 0.5, 0.95, 1)), ("rectangle", "#fff3f7", (0.05, 0.4, 0.95, 0.6)), ("rectangle", "#e0245e", (0.45, 0.05, 0.55, 0.4))],
-    "dog": [("ellipse", "#8a5a2b", (0.15, 0.4, 0.75, 0.85)), ("ellipse", "#8a5a2b", (0.55, 0.1, 1, 0.55)), ("rectangle", "#5f3b17", (0.2, 0.75, 0.3, 1)), ("rectangle", "#5f3b17", (0.6, 0.75, 0.7, 1))],
-    "house": [("rectangle", "#d8cfc0", (0.15, 0.45, 0.85, 1)), ("polygon", "#b03a2e", (0.05, 0.45, 0.5, 0, 0.95, 0.45)), ("rectangle", "#5b4636", (0.42, 0.65, 0.6, 1))],
-    "car": [("rectangle", "#1f5fbf", (0, 0.5, 1, 0.8)), ("rectangle", "#9fc5e8", (0.25, 0.25, 0.75, 0.5)), ("ellipse", "#111111", (0.08, 0.68, 0.38, 0.98)), ("ellipse", "#111111", (0.62, 0.68, 0.92, 0.98))],
-    "match": [("rectangle", "#2e8b3d", (0, 0.5, 1, 1)), ("ellipse", "#ffffff", (0.2, 0.2, 0.8, 0.8)), ("polygon", "#111111", (0.5, 0.36, 0.64, 0.5, 0.58, 0.64, 0.42, 0.64, 0.36, 0.5))],
-    "rain": [("ellipse", "#5d6d7e", (0, 0.1, 0.65, 0.5)), ("ellipse", "#5d6d7e", (0.35, 0, 1, 0.5)), ("line", "#1f77ff", (0.2, 0.55, 0.1, 0.95)), ("line", "#1f77ff", (0.5, 0.55, 0.4, 0.95)), ("line", "#1f77ff", (0.8, 0.55, 0.7, 0.95))],
-    "forest": [("rectangle", "#6b4423", (0.42, 0.6, 0.58, 1)), ("polygon", "#1e6b34", (0.1, 0.7, 0.5, 0.2, 0.9, 0.7)), ("polygon", "#2f8f4a", (0.2, 0.42, 0.5, 0, 0.8, 0.42))],
-    "coffee": [("rectangle", "#fafafa", (0.15, 0.35, 0.7, 0.95)), ("ellipse", "#4b2e1a", (0.15, 0.25, 0.7, 0.48)), ("line", "#fafafa", (0.7, 0.5, 0.95, 0.6, 0.7, 0.75))],
-    "train": [("rectangle", "#c0392b", (0.1, 0.1, 0.9, 0.8)), ("rectangle", "#d6eaf8", (0.2, 0.2, 0.8, 0.45)), ("line", "#222222", (0, 0.95, 1, 0.95)), ("ellipse", "#f7dc6f", (0.2, 0.55, 0.35, 0.7))],
-    "phone": [("rectangle", "#17202a", (0.25, 0, 0.75, 1)), ("rectangle", "#48c9b0", (0.31, 0.1, 0.69, 0.82)), ("ellipse", "#ecf0f1", (0.45, 0.86, 0.55, 0.96))],
-    "book": [("polygon", "#fdfefe", (0.5, 0.25, 1, 0.1, 1, 0.85, 0.5, 1)), ("polygon", "#e5e7e9", (0.5, 0.25, 0, 0.1, 0, 0.85, 0.5, 1)), ("line", "#6c3483", (0.5, 0.25, 0.5, 1))],
+SCENES = {
+    "beach": "ellipse #ffd23f .5 0 1 .5; rectangle #2a7fd4 0 .6 1 .8; rectangle #ecd9a0 0 .8 1 1",
+    "cake": "rectangle #a9673a .05 .5 .95 1; rectangle #fff3f7 .05 .4 .95 .6; rectangle #e0245e .45 .05 .55 .4",
+    "dog": "ellipse #8a5a2b .15 .4 .75 .85; ellipse #8a5a2b .55 .1 1 .55; rectangle #5f3b17 .2 .75 .3 1"
+    "; rectangle #5f3b17 .6 .75 .7 1",
+    "house": "rectangle #d8cfc0 .15 .45 .85 1; polygon #b03a2e .05 .45 .5 0 .95 .45"
+    "; rectangle #5b4636 .42 .65 .6 1",
+    "car": "rectangle #1f5fbf 0 .5 1 .8; rectangle #9fc5e8 .25 .25 .75 .5; ellipse #111111 .08 .68 .38 .98"
+    "; ellipse #111111 .62 .68 .92 .98",
+    "match": "rectangle #2e8b3d 0 .5 1 1; ellipse #ffffff .2 .2 .8 .8"
+    "; polygon #111111 .5 .36 .64 .5 .58 .64 .42 .64 .36 .5",
+    "rain": "ellipse #5d6d7e 0 .1 .65 .5; ellipse #5d6d7e .35 0 1 .5; line #1f77ff .2 .55 .1 .95"
+    "; line #1f77ff .5 .55 .4 .95; line #1f77ff .8 .55 .7 .95",
+    "forest": "rectangle #6b4423 .42 .6 .58 1; polygon #1e6b34 .1 .7 .5 .2 .9 .7"
+    "; polygon #2f8f4a .2 .42 .5 0 .8 .42",
+    "coffee": "rectangle #fafafa .15 .35 .7 .95; ellipse #4b2e1a .15 .25 .7 .48; line #fafafa .7 .5 .95 .6 .7 .75",
+    "train": "rectangle #c0392b .1 .1 .9 .8; rectangle #d6eaf8 .2 .2 .8 .45; line #222222 0 .95 1 .95"
+    "; ellipse #f7dc6f .2 .55 .35 .7",
+    "phone": "rectangle #17202a .25 0 .75 1; rectangle #48c9b0 .31 .1 .69 .82; ellipse #ecf0f1 .45 .86 .55 .96",
+    "book": "polygon #fdfefe .5 .25 1 .1 1 .85 .5 1; polygon #e5e7e9 .5 .25 0 .1 0 .85 .5 1"
+    "; line #6c3483 .5 .25 .5 1",
 }  # fmt: skip
-
-STICKERS: dict[str, list[Shape]] = {
-    "anger": [("polygon", "#ff1e00", (0.55, 0, 0.1, 0.6, 0.45, 0.6, 0.3, 1, 0.9, 0.4, 0.55, 0.4))],
-    "anticipation": [("ellipse", "#ffffff", (0, 0, 1, 1)), ("line", "#000000", (0.5, 0.1, 0.5, 0.5, 0.85, 0.5))],
-    "disgust": [("line", "#7fae00", (0.1, 1, 0.3, 0.6, 0.1, 0.4, 0.3, 0)), ("line", "#7fae00", (0.6, 1, 0.8, 0.6, 0.6, 0.4, 0.8, 0))],
-    "fear": [("ellipse", "#000000", (0.1, 0, 0.9, 0.9)), ("ellipse", "#ffffff", (0.25, 0.3, 0.42, 0.5)), ("ellipse", "#ffffff", (0.58, 0.3, 0.75, 0.5))],
-    "joy": [("polygon", "#ffea00", (0.5, 0, 0.62, 0.38, 1, 0.38, 0.7, 0.6, 0.8, 1, 0.5, 0.75, 0.2, 1, 0.3, 0.6, 0, 0.38, 0.38, 0.38))],
-    "sadness": [("polygon", "#0057d9", (0.5, 0, 0.9, 0.65, 0.5, 1, 0.1, 0.65))],
-    "surprise": [("rectangle", "#ff7b00", (0.38, 0, 0.62, 0.65)), ("ellipse", "#ff7b00", (0.36, 0.74, 0.64, 1))],
-    "trust": [("polygon", "#ff4fa3", (0.5, 1, 0, 0.35, 0.25, 0, 0.5, 0.25, 0.75, 0, 1, 0.35))],
-    "neutral": [("rectangle", "#9aa0a6", (0, 0.15, 1, 0.85)), ("line", "#e8eaed", (0.2, 0.4, 0.8, 0.4)), ("line", "#e8eaed", (0.2, 0.6, 0.8, 0.6))],
+"""Shapes with their colour and coordinates in a unit square."""
+STICKERS = {
+    "anger": "polygon #ff1e00 .55 0 .1 .6 .45 .6 .3 1 .9 .4 .55 .4",
+    "anticipation": "ellipse #ffffff 0 0 1 1; line #000000 .5 .1 .5 .5 .85 .5",
+    "disgust": "line #7fae00 .1 1 .3 .6 .1 .4 .3 0; line #7fae00 .6 1 .8 .6 .6 .4 .8 0",
+    "fear": "ellipse #000000 .1 0 .9 .9; ellipse #ffffff .25 .3 .42 .5; ellipse #ffffff .58 .3 .75 .5",
+    "joy": "polygon #ffea00 .5 0 .62 .38 1 .38 .7 .6 .8 1 .5 .75 .2 1 .3 .6 0 .38 .38 .38",
+    "sadness": "polygon #0057d9 .5 0 .9 .65 .5 1 .1 .65",
+    "surprise": "rectangle #ff7b00 .38 0 .62 .65; ellipse #ff7b00 .36 .74 .64 1",
+    "trust": "polygon #ff4fa3 .5 1 0 .35 .25 0 .5 .25 .75 0 1 .35",
+    "neutral": "rectangle #9aa0a6 0 .15 1 .85; line #e8eaed .2 .4 .8 .4; line #e8eaed .2 .6 .8 .6",
 }  # fmt: skip
-
 FACES: dict[str, tuple[float, float, float, float]] = {
     "anger": (-0.8, 0.15, 0.9, 0.8), "anticipation": (0.4, 0.3, -0.3, 1.2), "disgust": (-0.5, 0.5, 0.5, 0.5),
     "fear": (-0.4, 0.8, -0.9, 1.5), "joy": (1.0, 0.4, -0.1, 0.9), "sadness": (-1.0, 0.0, -0.8, 0.7),
@@ -132,8 +146,9 @@ FACES: dict[str, tuple[float, float, float, float]] = {
 """Mouth's curve from -1 (down) to 1 (up), how far it is open, slope of the brows (1 = frown), size of the eyes."""
 
 PALETTES = {
-    "anger": (176, 48, 40), "anticipation": (244, 164, 70), "disgust": (130, 150, 60), "fear": (52, 40, 72), "joy": (255, 224, 110),
-    "sadness": (84, 110, 150), "surprise": (236, 130, 214), "trust": (120, 200, 170), "neutral": (190, 192, 196),
+    "anger": (176, 48, 40), "anticipation": (244, 164, 70), "disgust": (130, 150, 60), "fear": (52, 40, 72),
+    "joy": (255, 224, 110), "sadness": (84, 110, 150), "surprise": (236, 130, 214), "trust": (120, 200, 170),
+    "neutral": (190, 192, 196),
 }  # fmt: skip
 """Colour of the background."""
 
@@ -233,8 +248,8 @@ def draw_image(rng: Generator, topic: str, shown: tuple[str, ...]) -> bytes:
             _draw_shapes(draw, STICKERS[label], _box(rng, int(left), 66, 25))
     noisy = np.asarray(image, dtype=np.float32) + rng.normal(0, 9, (SIDE, SIDE, 3))
     file = io.BytesIO()
-    kind = {"format": "PNG", "compress_level": 1} if rng.random() < 0.3 else {"format": "JPEG", "quality": 85}
-    Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(file, **kind)
+    kind, options = ("PNG", {"compress_level": 1}) if rng.random() < 0.3 else ("JPEG", {"quality": 85})
+    Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(file, kind, **options)
     return file.getvalue()
 
 
@@ -277,7 +292,7 @@ def _box(rng: Generator, left: int, top: int, side: int) -> tuple[float, float, 
     return left + float(dx), top + float(dy), side * float(rng.uniform(0.85, 1.1))
 
 
-def _background(rng: Generator, colours: list[tuple[int, ...]]) -> np.ndarray:
+def _background(rng: Generator, colours: Sequence[tuple[int, ...]]) -> np.ndarray:
     """Sky in the first colour, ground in the last, both off by a little: (SIDE, SIDE, 3) uint8."""
     sky, ground = (np.asarray(c, dtype=float) + rng.normal(0, 14, 3) for c in (colours[0], colours[-1]))
     ramp = np.linspace(0, 1, SIDE)[:, None, None]
@@ -285,9 +300,11 @@ def _background(rng: Generator, colours: list[tuple[int, ...]]) -> np.ndarray:
     return np.broadcast_to(sky * (1 - ramp) + ground * ramp, (SIDE, SIDE, 3)).clip(0, 255).astype(np.uint8)
 
 
-def _draw_shapes(draw: ImageDraw.ImageDraw, shapes: list[Shape], box: tuple[float, float, float]) -> None:
+def _draw_shapes(draw: ImageDraw.ImageDraw, shapes: str, box: tuple[float, float, float]) -> None:
     left, top, side = box
-    for kind, colour, where in shapes:
+    for shape in shapes.split("; "):
+        kind, colour, *numbers = shape.split(" ")
+        where = [float(number) for number in numbers]
         points = [(left + side * x, top + side * y) for x, y in zip(where[::2], where[1::2], strict=True)]
         if kind == "line":
             draw.line(points, fill=colour, width=3)

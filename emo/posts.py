@@ -1,4 +1,4 @@
-"""Posts as files: finding and reading raw ones in chunks that need nothing from each other, and reading prepared ones."""
+"""Posts as files: raw ones in chunks that need nothing from each other, and prepared ones."""
 
 import csv
 import dataclasses

@@ -1,12 +1,10 @@
 """From raw posts to prepared ones: the Ray Data pipeline, and what is decided with all posts in view."""
 
 import contextlib
-import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -19,32 +17,12 @@ import ray.data
 
 from emo import labels, posts, splits, storage
 from emo.config import PrepareConfig, UserError, to_dict
-from emo.image import prepare_image
-from emo.text import clean
+from emo.rows import SMALL, SPLITS, clean_chunks, finished
 
-SPLITS = (*splits.SPLITS, "unlabelled")
-SPLIT_NAMES = {"dev": "val", "valid": "val", "validation": "val", "training": "train", "testing": "test"}
 FORMAT = 1
 """Counts changes to what is written, so that a cache made by other code is not taken for this one's."""
-BYTES_PER_BLOCK = 64 * 2**20
 BYTES_PER_FILE = 32 * 2**20
 SMALL_BLOCK = 2 * 2**20
-SMALL = {
-    "index": pa.int64(),
-    "source": pa.string(),
-    "post_id": pa.string(),
-    "group": pa.string(),
-    "names": pa.list_(pa.string()),
-    "shares": pa.list_(pa.float32()),
-    "given": pa.string(),
-    "text_hash": pa.int64(),
-    "image_hash": pa.int64(),
-    "has_tags": pa.bool_(),
-    "redecoded": pa.bool_(),
-    "reason": pa.string(),
-}
-"""What the driver sees of every post."""
-LARGE = {"text": pa.string(), "image": pa.binary(), "tags": pa.list_(pa.string())}
 
 
 @dataclass(frozen=True)
@@ -100,100 +78,6 @@ def prepare(
     return manifest
 
 
-# One post
-
-
-def prepare_row(
-    raw: dict[str, Any], image: bytes | ValueError | None, config: PrepareConfig, labelled: bool
-) -> dict[str, Any]:
-    """A raw post as a row of SMALL and LARGE; whatever is wrong with it becomes its reason."""
-    row: dict[str, Any] = dict.fromkeys((*SMALL, *LARGE)) | {
-        "index": raw["index"],
-        "source": raw["source"],
-        "redecoded": raw["redecoded"],
-        "has_tags": False,
-    }
-    try:
-        row["post_id"] = _plain_text(raw["id"], "id")
-        row |= _content(raw, image, config) if raw["reject"] is None else {"reason": raw["reject"]}
-        if row["reason"] is None:
-            row |= _belonging(raw, labelled)
-    except ValueError as error:
-        row["reason"] = str(error)
-    return row
-
-
-def _content(raw: dict[str, Any], image: bytes | ValueError | None, config: PrepareConfig) -> dict[str, Any]:
-    if raw["id"] is None or labels.is_missing(raw["id"]):
-        raise ValueError("no id")
-    text = _plain_text(raw["text"], "text") or ""
-    if len(text) > config.max_characters:
-        raise ValueError(f"text has more than {config.max_characters} characters")
-    text = clean(text, config.emoji)
-    picture = _picture(image, config)
-    tags = [tag for each in _tags(raw["tags"]) if (tag := clean(each, config.emoji))]
-    if not (text or picture or tags):
-        raise ValueError("no text, image or tags")
-    return {
-        "text": text or None,
-        "image": picture,
-        "tags": tags or None,
-        "text_hash": _hash(text.casefold().encode()) if text else None,
-        "image_hash": _hash(picture) if picture else None,
-        "has_tags": bool(tags),
-    }
-
-
-def _belonging(raw: dict[str, Any], labelled: bool) -> dict[str, Any]:
-    """The post's group, given split and shares."""
-    group = _plain_text(raw["group"], "group")
-    if not labelled:
-        return {"group": group}
-    given = (_plain_text(raw["split"], "split") or "").casefold()
-    given = SPLIT_NAMES.get(given, given)
-    if given and given not in SPLITS:
-        raise ValueError(f"unknown split: {given!r}")
-    shares = labels.shares(raw["labels"], raw["votes"], raw["annotators"]) if given != "unlabelled" else None
-    if shares is None:
-        return {"group": group}
-    return {"group": group, "given": given or None, "names": list(shares), "shares": list(shares.values())}
-
-
-def _picture(image: bytes | ValueError | None, config: PrepareConfig) -> bytes | None:
-    try:
-        if isinstance(image, ValueError):
-            raise image
-        return None if image is None else prepare_image(image, config.image_size, config.max_image_pixels)
-    except ValueError:
-        if config.bad_images == "reject":
-            raise
-        return None
-
-
-def _plain_text(value: Any, role: str) -> str | None:
-    if value is None or labels.is_missing(value):
-        return None
-    if isinstance(value, float) and value.is_integer():  # how integers with gaps arrive from pandas
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise ValueError(f"{role} is neither text nor a number")
-    return str(value) if role == "text" else str(value).strip()
-
-
-def _tags(value: Any) -> list[str]:
-    if value is None or labels.is_missing(value):
-        return []
-    if isinstance(value, str):
-        value = value.split(";")
-    if not isinstance(value, list) or not all(each is None or isinstance(each, (str, int)) for each in value):
-        raise ValueError("tags are neither a list of words nor words separated by ';'")
-    return [str(each) for each in value if each is not None]
-
-
-def _hash(content: bytes) -> int:
-    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), signed=True)
-
-
 # All posts on Ray
 
 
@@ -210,35 +94,9 @@ def _cleaned(chunks: Sequence[posts.Chunk], config: PrepareConfig, labelled: boo
     kwargs = {"chunks": ray.put(list(chunks)), "config": config, "labelled": labelled}
     return (
         ray.data.from_items(items, override_num_blocks=len(items))
-        .map_batches(_clean_chunks, batch_size=None, batch_format="pyarrow", fn_kwargs=kwargs)
+        .map_batches(clean_chunks, batch_size=None, batch_format="pyarrow", fn_kwargs=kwargs)  # type: ignore[arg-type]
         .materialize()
     )
-
-
-def _clean_chunks(block: Any, chunks: ray.ObjectRef, config: PrepareConfig, labelled: bool) -> Iterator[pa.Table]:
-    planned = ray.get(chunks)
-    for number in block["chunk"].to_pylist():
-        yield from _clean_chunk(planned[number], config, labelled)
-
-
-def _clean_chunk(chunk: posts.Chunk, config: PrepareConfig, labelled: bool) -> Iterator[pa.Table]:
-    rows: list[dict[str, Any]] = []
-    size = 0
-    waiting = posts.read_chunk(chunk, config.columns)
-    while raws := list(islice(waiting, 32)):
-        images = posts.read_images([raw["image"] for raw in raws], chunk.folder)
-        for raw, image in zip(raws, images, strict=True):
-            rows.append(prepare_row(raw, image, config, labelled))
-            size += len(rows[-1]["image"] or b"")
-        if size > BYTES_PER_BLOCK or len(rows) >= 8192:
-            yield _table(rows)
-            rows, size = [], 0
-    if rows:
-        yield _table(rows)
-
-
-def _table(rows: list[dict[str, Any]]) -> pa.Table:
-    return pa.table({name: pa.array([row[name] for row in rows], kind) for name, kind in (SMALL | LARGE).items()})
 
 
 def _small_columns(cleaned: ray.data.Dataset) -> pa.Table:
@@ -264,7 +122,8 @@ def decide(rows: pa.Table, config: PrepareConfig, seed: int, labelled: bool) -> 
         ]
         if not accepted:
             raise UserError(
-                "--data has no labelled post; name its column with --columns.labels, or --columns.votes and --columns.annotators."
+                "--data has no labelled post; name the column of its labels with --columns.labels, "
+                "or with --columns.votes and --columns.annotators."
             )
         space = labels.parse_label_space(config.labels, {name for shares in accepted for name in shares})
         _check_space(accepted, space, config.labels)
@@ -310,8 +169,8 @@ def _check_space(accepted: Sequence[dict[str, float]], space: Sequence[str], val
     if num_lost > len(accepted) / 2:
         common = ", ".join(repr(name) for name, _ in outside.most_common(5))
         raise UserError(
-            f"{num_lost} of the {len(accepted)} labelled posts have labels outside --labels {value} (such as {common}); "
-            "write --labels auto for the corpus's own names, or name the labels."
+            f"{num_lost} of the {len(accepted)} labelled posts have labels outside --labels {value} "
+            f"(such as {common}); write --labels auto for the corpus's own names, or name the labels."
         )
 
 
@@ -320,7 +179,8 @@ def _split(rows: pa.Table, targets: np.ndarray, config: PrepareConfig, seed: int
     positives = labels.binarise(targets, config.label_threshold)
     if (positives == positives[0]).all():
         raise UserError(
-            f"Every labelled post of --data has the same labels at --label-threshold {config.label_threshold}; there is nothing to learn."
+            f"Every labelled post of --data has the same labels at --label-threshold {config.label_threshold}; "
+            "there is nothing to learn."
         )
     columns = (rows[name].to_pylist() for name in ("group", "text_hash", "image_hash"))
     groups, given = splits.group_ids(*columns), rows["given"].to_pylist()
@@ -343,7 +203,11 @@ def _write_posts(cleaned: ray.data.Dataset, verdict: Verdict, uri: str, config: 
     schema = posts.schema(verdict.space, config.label_threshold)
     kwargs = {"schema": schema, "verdict": ray.put((verdict.splits, verdict.targets))}
     cleaned.map_batches(
-        _finished, batch_size=None, batch_format="pyarrow", zero_copy_batch=True, fn_kwargs=kwargs
+        finished,
+        batch_size=None,
+        batch_format="pyarrow",
+        zero_copy_batch=True,
+        fn_kwargs=kwargs,  # type: ignore[arg-type]
     ).write_parquet(
         path,
         filesystem=pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs)),
@@ -360,27 +224,6 @@ def _write_posts(cleaned: ray.data.Dataset, verdict: Verdict, uri: str, config: 
 def _leaves(schema: pa.Schema) -> list[str]:
     """Column names as Parquet spells them: a list's values have a longer one."""
     return [f"{field.name}.list.element" if pa.types.is_nested(field.type) else field.name for field in schema]
-
-
-def _finished(block: Any, schema: pa.Schema, verdict: ray.ObjectRef) -> pa.Table:
-    """The block's kept rows with targets and split."""
-    codes, targets = ray.get(verdict)
-    index = block["index"].to_numpy()
-    kept = codes[index] >= 0
-    if not kept.all():
-        block, index = block.filter(pa.array(kept)), index[kept]
-    codes, targets = codes[index], targets[index]
-    columns = {"targets": _target_column(codes, targets), "split": pa.array(SPLITS).take(pa.array(codes))}
-    return pa.table(
-        [columns.get(name, block[name] if name in block.column_names else None) for name in schema.names], schema=schema
-    )
-
-
-def _target_column(codes: np.ndarray, targets: np.ndarray) -> pa.Array:
-    if targets.shape[1] == 0:  # an empty label space, which Arrow reads but does not build
-        return pa.nulls(len(targets), pa.list_(pa.float32(), 0))
-    unlabelled = pa.array(codes == SPLITS.index("unlabelled"))
-    return pa.FixedSizeListArray.from_arrays(pa.array(targets.ravel()), targets.shape[1], mask=unlabelled)
 
 
 def _write_rejects(rows: pa.Table, verdict: Verdict, uri: str) -> None:
@@ -452,10 +295,11 @@ def _plain_errors(folder: str) -> Iterator[None]:
             if isinstance(cause, UserError):
                 raise UserError(str(cause).partition("\n")[0]) from None  # Ray appends advice
             if isinstance(cause, (OSError, ray.exceptions.OutOfDiskError)):
-                raise UserError(
-                    f"Posts cannot be written to {folder}: {getattr(cause, 'strerror', None) or cause}."
-                ) from None
+                reason = getattr(cause, "strerror", None) or cause
+                raise UserError(f"Posts cannot be written to {folder}: {reason}.") from None
         raise
+    finally:
+        logger.setLevel(level)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

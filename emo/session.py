@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import warnings
 
 QUIET = {
@@ -12,7 +13,6 @@ QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "false",
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_AIR_NEW_OUTPUT": "0",
 }
 """Read by the libraries at import, so set before them, and handed on to the workers."""
@@ -31,6 +31,13 @@ def prepare_environment() -> None:
     for name, value in (QUIET if "RAY_ADDRESS" in os.environ else QUIET | LOCAL).items():
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+def silence_native_code() -> None:
+    """Send what C++ code writes to standard error nowhere; Python's own standard error stays as it is."""
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
 
 
 def start_ray(*, verbose: bool = False) -> None:

@@ -1,14 +1,14 @@
-"""Train, val and test: stratified over all labels at once, and no group of posts in two of them.
-
-The heavy libraries are imported where they are used: every Ray worker that cleans posts loads this
-module, and none of them splits anything.
-"""
+"""Train, val and test: stratified over all labels at once, and no group of posts in two of them."""
 
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from emo.config import UserError
 
@@ -43,10 +43,6 @@ def make_splits(
 
 def group_ids(group: Sequence[str | None], text_hash: Sequence[Any], image_hash: Sequence[Any]) -> np.ndarray:
     """A number (N,) that posts share where, directly or through others, they share a group, a text or an image."""
-    import pandas as pd
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
     rows, nodes, num_nodes = [], [], len(group)
     for values in (group, text_hash, image_hash):
         codes, found = pd.factorize(pd.Series(values, dtype=object))  # -1 where the value is missing
@@ -68,8 +64,6 @@ def count_across(splits: Sequence[str], groups: np.ndarray) -> int:
 
 def _draw(targets: np.ndarray, groups: np.ndarray, share: float, seed: int) -> np.ndarray:
     """A mask (N,) of whole groups that hold about ``share`` of the posts and of every label."""
-    from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
-
     _, unit = np.unique(groups, return_inverse=True)
     num_units = int(unit.max()) + 1 if len(unit) else 0
     if num_units < 2:

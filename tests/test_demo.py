@@ -10,7 +10,19 @@ import pytest
 from PIL import Image
 
 from emo.config import PLUTCHIK
-from emo.demo import CUES, EMOJIS, HASHTAGS, NUM_ANNOTATORS, NUM_LABELLED, NUM_UNLABELLED, SIDE, TOPICS, make_plan, write_corpus, write_text
+from emo.demo import (
+    CUES,
+    EMOJIS,
+    HASHTAGS,
+    NUM_ANNOTATORS,
+    NUM_LABELLED,
+    NUM_UNLABELLED,
+    SIDE,
+    TOPICS,
+    make_plan,
+    write_corpus,
+    write_text,
+)
 
 PAPER_SHARES = {
     "anger": 0.098, "anticipation": 0.135, "disgust": 0.083, "fear": 0.039, "joy": 0.285, "neutral": 0.158,
@@ -38,7 +50,9 @@ def labels(posts: list[dict]) -> np.ndarray:
 def test_same_seed_gives_same_bytes_and_another_seed_other_posts(uri: str, posts: list[dict], tmp_path: Path) -> None:
     again, other = write_corpus(str(tmp_path / "a"), seed=0), write_corpus(str(tmp_path / "b"), seed=1)
     assert Path(again).read_bytes() == Path(uri).read_bytes()
-    assert {row["text"] for row in pq.read_table(other, columns=["text"]).to_pylist()} != {post["text"] for post in posts}
+    assert {row["text"] for row in pq.read_table(other, columns=["text"]).to_pylist()} != {
+        post["text"] for post in posts
+    }
 
 
 def test_size_and_columns(posts: list[dict]) -> None:

@@ -169,7 +169,7 @@ def test_columns(tmp_path):
     with pytest.raises(UserError, match=r"unknown column 'caption' \(--columns.text\); posts.csv has: Caption, Key"):
         check_columns(Columns(text="caption"), chunks)
     with pytest.raises(
-        UserError, match="none of the columns 'text', 'image' and 'tags', but: Caption, Key.*--columns.text"
+        UserError, match=r"none of the columns 'text', 'image' and 'tags', but: Caption, Key.*--columns.text"
     ):
         check_columns(Columns(), chunks)
     assert read(path, columns=Columns(id="Key", text="Caption"))[0]["text"] == "x"

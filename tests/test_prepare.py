@@ -188,7 +188,7 @@ def test_labels_outside_the_space(tmp_path):
     manifest = prepare(str(source), str(tmp_path / "set"), PrepareConfig(labels="joy,anger"), seed=0)
     assert manifest["labels"] == ["joy", "anger"]
     assert rejects(tmp_path / "set", manifest) == {"posts.jsonl:41": "label outside the label space: 'awe'"}
-    with pytest.raises(UserError, match="27 of the 41 labelled posts.*'anger'.*--labels auto"):
+    with pytest.raises(UserError, match=r"27 of the 41 labelled posts.*'anger'.*--labels auto"):
         prepare(str(source), str(tmp_path / "set2"), PrepareConfig(labels="joy"), seed=0)
 
 
@@ -230,7 +230,7 @@ def test_a_user_error_in_a_task_is_one_sentence(capfd):
     def fails() -> None:
         raise UserError("a.csv cannot be read.")
 
-    with pytest.raises(UserError, match="^a.csv cannot be read.$"), told_plainly():
+    with pytest.raises(UserError, match=r"^a.csv cannot be read.$"), told_plainly():
         ray.data.range(2).map_batches(lambda batch: fails()).materialize()
     assert "Traceback" not in "".join(capfd.readouterr())
 

@@ -57,7 +57,7 @@ def test_the_auto_classes_load_the_real_classes(built: tuple[str, Path]) -> None
 
 
 def test_text_features_are_finite_and_differ_in_any_language(built: tuple[str, Path]) -> None:
-    features = text_features(*built, FOREIGN + ["so happy today 🎉"])
+    features = text_features(*built, [*FOREIGN, "so happy today 🎉"])
     assert features.shape == (len(FOREIGN) + 1, WIDTH)
     assert torch.isfinite(features).all()
     assert torch.pdist(features[:4]).min() > 1e-4

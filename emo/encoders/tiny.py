@@ -9,6 +9,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from PIL import Image
@@ -41,16 +42,24 @@ VOCABULARY = 3000
 MAX_TOKENS = 32
 IMAGE_SIZE, PATCH = 64, 8
 """Pixels on a side."""
-WIDTH, NUM_LAYERS, NUM_HEADS = 96, 2, 4
+WIDTH = 96
+SIZE: dict[str, Any] = {
+    "hidden_size": WIDTH,
+    "intermediate_size": 2 * WIDTH,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
 MIN_PAIRS, MAX_POSTS = 32, 4000
-"""Fewest posts with text and image to learn from, and how many are read at most: the time is the same for any corpus."""
-BATCH_SIZE = {"tiny-clip": 128, "tiny-siglip": 128, "tiny-bert": 64}
-STEPS = {"tiny-clip": 150, "tiny-siglip": 150, "tiny-bert": 200}
-LR, WARMUP_SHARE, WEIGHT_DECAY = 1e-3, 0.1, 0.05
+"""Fewest posts with text and image to learn from, and how many are read at most, which bounds the time."""
+BATCH_SIZE = 64
+STEPS = {"tiny-clip": 200, "tiny-siglip": 200, "tiny-bert": 250}
+LR, WARMUP_SHARE, WEIGHT_DECAY = 2e-3, 0.1, 0.05
 NOISED_TOKENS, MASKED_TOKENS = 0.15, 0.15
+"""Shares of the words that CLIP and SigLIP see replaced at random, and that BERT has to guess."""
+WORDS_WEIGHT, MIN_COUNT = 1.0, 5
+"""Weight of the loss that has each feature tell its post's words, and how many posts a word must be in for it."""
 NUM_SPECIAL = 5
 """The first token ids, which are never replaced: every special token is among them."""
-AUX, MIN_COUNT = 1.0, 5
 MAX_SHIFT = 4
 """Pixels by which training images are moved."""
 
@@ -85,7 +94,7 @@ def _build_pair(name: str, texts: list[str | None], images: list[bytes | None], 
     model: Pair = _clip_model(tokenizer) if clip else _siglip_model(tokenizer)
     tokens = _tokens(tokenizer, [text for text, _ in pairs])
     pixels = _pixels(processor, [image for _, image in pairs])
-    _train_pair(model, tokens, pixels, softmax_loss if clip else sigmoid_loss, len(tokenizer), BATCH_SIZE[name], steps)
+    _train_pair(model, tokens, pixels, softmax_loss if clip else sigmoid_loss, len(tokenizer), steps)
     _save(folder, model, tokenizer, processor)
 
 
@@ -98,7 +107,7 @@ def _build_bert(texts: list[str | None], folder: str, steps: int) -> None:
     written = _sample(written)
     tokenizer = _bert_tokenizer(written)
     model = _bert_model(tokenizer)
-    _train_masked(model, tokenizer, _tokens(tokenizer, written), BATCH_SIZE["tiny-bert"], steps)
+    _train_masked(model, tokenizer, _tokens(tokenizer, written), steps)
     _save(folder, model.bert, tokenizer)
 
 
@@ -111,7 +120,7 @@ def softmax_loss(model: Pair, text: torch.Tensor, image: torch.Tensor) -> torch.
 
 def sigmoid_loss(model: Pair, text: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
     """SigLIP's loss for normalised (B, D) features: every pair in the batch is judged by itself."""
-    logits = model.logit_scale.clamp(max=math.log(100)).exp() * text @ image.T + model.logit_bias
+    logits = model.logit_scale.clamp(max=math.log(100)).exp() * text @ image.T + model.logit_bias  # type: ignore[operator]
     return -F.logsigmoid(logits * (2 * torch.eye(len(logits)) - 1)).sum() / len(logits)
 
 
@@ -121,31 +130,33 @@ def _train_pair(
     pixels: torch.Tensor,
     loss: ContrastiveLoss,
     vocabulary: int,
-    batch_size: int,
     steps: int,
 ) -> None:
+    """Align texts with images, and have either feature tell the words of its post (Joulin et al. 2016): with a
+    thousand posts the contrast alone learns pairs by heart and forgets what only the text says."""
     words = _word_shares(tokens, vocabulary)
     read = torch.nn.Linear(WIDTH, vocabulary)
-    for rows, step in _schedule([model, read], len(tokens), batch_size, steps):
+    for rows, step in _schedule([model, read], len(tokens), steps):
         text = model.get_text_features(input_ids=_noised(tokens[rows], vocabulary)).pooler_output
         image = model.get_image_features(pixel_values=_shifted(pixels[rows])).pooler_output
-        told = sum(F.cross_entropy(read(F.layer_norm(side, side.shape[1:])), words[rows]) for side in (text, image))
-        step(loss(model, F.normalize(text, dim=-1), F.normalize(image, dim=-1)) + AUX * told)
+        aligned = loss(model, F.normalize(text, dim=-1), F.normalize(image, dim=-1))
+        told: list[torch.Tensor] = [
+            F.cross_entropy(read(F.layer_norm(side, side.shape[1:])), words[rows]) for side in (text, image)
+        ]
+        step(aligned + WORDS_WEIGHT * (told[0] + told[1]))
 
 
 def _word_shares(tokens: torch.Tensor, vocabulary: int) -> torch.Tensor:
-    """Which words each text has: (N, V), rows sum to 1, rare words weigh more."""
+    """Which words each text (N, T) has: (N, V), rows sum to 1, rare words weigh more, the rarest nothing."""
     present = torch.zeros(len(tokens), vocabulary).scatter_(1, tokens, 1.0)
     present[:, :NUM_SPECIAL] = 0
-    weighted = present * torch.log(len(tokens) / present.sum(0).clamp(min=1)).clamp(min=0)
-    weighted *= present.sum(0) >= MIN_COUNT
+    counts = present.sum(0)
+    weighted = present * torch.log(len(tokens) / counts.clamp(min=1)) * (counts >= MIN_COUNT)
     return weighted / weighted.sum(1, keepdim=True).clamp(min=1e-6)
 
 
-def _train_masked(
-    model: BertForMaskedLM, tokenizer: PreTrainedTokenizerBase, tokens: torch.Tensor, batch_size: int, steps: int
-) -> None:
-    for rows, step in _schedule([model], len(tokens), batch_size, steps):
+def _train_masked(model: BertForMaskedLM, tokenizer: PreTrainedTokenizerBase, tokens: torch.Tensor, steps: int) -> None:
+    for rows, step in _schedule([model], len(tokens), steps):
         ids = tokens[rows]
         chosen = (torch.rand(ids.shape) < MASKED_TOKENS) & (ids >= NUM_SPECIAL)
         chosen[:, 1] = True  # a batch without any masked token has no loss
@@ -155,7 +166,7 @@ def _train_masked(
 
 
 def _schedule(
-    models: list[torch.nn.Module], num_rows: int, batch_size: int, steps: int
+    models: list[torch.nn.Module], num_rows: int, steps: int
 ) -> Iterator[tuple[torch.Tensor, Callable[[torch.Tensor], None]]]:
     """Shuffled row numbers of each batch, and what takes the optimiser's step for a loss."""
     parameters = [p for model in models for p in model.parameters()]
@@ -175,10 +186,10 @@ def _schedule(
         model.train()
     queue = torch.empty(0, dtype=torch.long)
     for _ in range(steps):
-        while len(queue) < batch_size:
+        while len(queue) < BATCH_SIZE:
             queue = torch.cat([queue, torch.randperm(num_rows)])
-        yield queue[:batch_size], step
-        queue = queue[batch_size:]
+        yield queue[:BATCH_SIZE], step
+        queue = queue[BATCH_SIZE:]
     for model in models:
         model.eval()
 
@@ -220,12 +231,6 @@ def _save(folder: str, *parts: object) -> None:
 
 
 def _clip_model(tokenizer: PreTrainedTokenizerBase) -> CLIPModel:
-    size = {
-        "hidden_size": WIDTH,
-        "intermediate_size": 2 * WIDTH,
-        "num_hidden_layers": NUM_LAYERS,
-        "num_attention_heads": NUM_HEADS,
-    }
     # With eos_token_id 2, its default in old configs, CLIP pools the highest token id instead of the end of the text.
     ids = {
         "bos_token_id": tokenizer.bos_token_id,
@@ -237,23 +242,17 @@ def _clip_model(tokenizer: PreTrainedTokenizerBase) -> CLIPModel:
         max_position_embeddings=MAX_TOKENS,
         projection_dim=WIDTH,
         hidden_act="gelu",
-        **size,
+        **SIZE,
         **ids,
     )
-    vision = CLIPVisionConfig(image_size=IMAGE_SIZE, patch_size=PATCH, projection_dim=WIDTH, hidden_act="gelu", **size)
+    vision = CLIPVisionConfig(image_size=IMAGE_SIZE, patch_size=PATCH, projection_dim=WIDTH, hidden_act="gelu", **SIZE)
     return CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=WIDTH))
 
 
 def _siglip_model(tokenizer: PreTrainedTokenizerBase) -> SiglipModel:
-    size = {
-        "hidden_size": WIDTH,
-        "intermediate_size": 2 * WIDTH,
-        "num_hidden_layers": NUM_LAYERS,
-        "num_attention_heads": NUM_HEADS,
-    }
     ids = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    text = SiglipTextConfig(vocab_size=len(tokenizer), max_position_embeddings=MAX_TOKENS, **size, **ids)
-    vision = SiglipVisionConfig(image_size=IMAGE_SIZE, patch_size=PATCH, **size)
+    text = SiglipTextConfig(vocab_size=len(tokenizer), max_position_embeddings=MAX_TOKENS, **SIZE, **ids)
+    vision = SiglipVisionConfig(image_size=IMAGE_SIZE, patch_size=PATCH, **SIZE)
     model = SiglipModel(SiglipConfig(text_config=text.to_dict(), vision_config=vision.to_dict()))
     with torch.no_grad():  # where SigLIP starts from (Zhai et al. 2023, section 3.2)
         model.logit_scale.fill_(math.log(10))
@@ -262,21 +261,9 @@ def _siglip_model(tokenizer: PreTrainedTokenizerBase) -> SiglipModel:
 
 
 def _bert_model(tokenizer: PreTrainedTokenizerBase) -> BertForMaskedLM:
-    size = {
-        "hidden_size": WIDTH,
-        "intermediate_size": 2 * WIDTH,
-        "num_hidden_layers": NUM_LAYERS,
-        "num_attention_heads": NUM_HEADS,
-    }
-    off = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        max_position_embeddings=MAX_TOKENS,
-        pad_token_id=tokenizer.pad_token_id,
-        **size,
-        **off,
-    )
-    return BertForMaskedLM(config)
+    ids = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    off: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    return BertForMaskedLM(BertConfig(max_position_embeddings=MAX_TOKENS, **ids, **SIZE, **off))
 
 
 def _clip_processor() -> CLIPImageProcessorPil:
@@ -299,7 +286,7 @@ def _clip_tokenizer(texts: list[str]) -> PreTrainedTokenizerBase:
         vocab_size=VOCABULARY, initial_alphabet=letters, end_of_word_suffix="</w>", min_frequency=2, show_progress=False
     )
     learnt.train_from_iterator(texts, trainer)
-    merges = [tuple(pair) for pair in json.loads(learnt.to_str())["model"]["merges"]]
+    merges: list[Any] = [tuple(pair) for pair in json.loads(learnt.to_str())["model"]["merges"]]
     # A byte unseen at the end of a word would become CLIP's unknown token, which is its end token, which it pools.
     names = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
     vocabulary = {token: n for n, token in enumerate(dict.fromkeys([*names, *("".join(pair) for pair in merges)]))}
@@ -308,7 +295,7 @@ def _clip_tokenizer(texts: list[str]) -> PreTrainedTokenizerBase:
 
 def _siglip_tokenizer(texts: list[str]) -> PreTrainedTokenizerBase:
     """Pieces of words and an end token, which is the padding too: SigLIP pools the last of MAX_TOKENS tokens."""
-    learnt = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
+    learnt = Tokenizer(models.BPE(unk_token="<unk>"))
     learnt.normalizer = normalizers.Sequence(
         [normalizers.NFKC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
     )

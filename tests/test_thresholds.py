@@ -1,0 +1,120 @@
+"""Thresholds: the exact ones are the best that there are on train, and the search never looks further."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from emo.metrics import label_f1, macro_f1
+from emo.thresholds import NEVER, RULES, candidates, choose, decide, exact, fixed, search
+
+UNIT = st.floats(0, 1, width=32)
+TIED = st.sampled_from([np.float32(x) for x in (0.0, 0.25, 0.5, 1.0)])
+
+
+@st.composite
+def labelled_probs(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    shape = draw(st.tuples(st.integers(1, 15), st.integers(1, 4)))
+    probs = draw(hnp.arrays(np.float32, shape, elements=draw(st.sampled_from([UNIT, TIED]))))
+    return draw(hnp.arrays(bool, shape)), probs
+
+
+def brute_force(targets: np.ndarray, probs: np.ndarray) -> np.ndarray:
+    """The best F1 of each label over every cut that these probs allow."""
+    cuts = [*np.unique(probs), NEVER]
+    return np.max([label_f1(targets, probs >= cut) for cut in cuts], axis=0)
+
+
+def random_case(seed: int, num_posts: int = 60, num_labels: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    targets = rng.random((num_posts, num_labels)) < 0.3
+    # no prob reaches 0.5, so that the fixed rule is easily beaten
+    return targets, (0.3 * rng.random(targets.shape) + 0.15 * targets).astype(np.float32)
+
+
+@settings(deadline=None)
+@given(labelled_probs())
+def test_exact_is_the_best_of_all_cuts(case):
+    targets, probs = case
+    np.testing.assert_allclose(label_f1(targets, decide(probs, exact(targets, probs))), brute_force(targets, probs))
+
+
+@settings(deadline=None)
+@given(labelled_probs())
+def test_exact_is_never_below_the_fixed_rule(case):
+    targets, probs = case
+    thresholds = exact(targets, probs)
+    assert thresholds.shape == (probs.shape[1],)
+    assert (label_f1(targets, probs >= thresholds) >= label_f1(targets, decide(probs, fixed(len(thresholds))))).all()
+
+
+@settings(deadline=None)
+@given(labelled_probs())
+def test_a_label_without_positives_is_never_predicted(case):
+    targets, probs = case
+    targets = targets & (np.arange(targets.shape[1]) > 0)
+    thresholds = exact(targets, probs)
+    assert thresholds[0] == NEVER
+    assert not decide(probs, thresholds)[:, 0].any()
+    np.testing.assert_array_equal(thresholds == NEVER, ~targets.any(axis=0))
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**23 - 2), st.integers(0, 1))
+def test_neighbouring_float32_probs_are_told_apart(step, flipped):
+    low = np.float32(0.5) + np.float32(step) * np.float32(2**-24)
+    probs = np.array([[low], [np.nextafter(low, np.float32(2))]], np.float32)
+    assert (decide(probs, exact(np.array([[False], [True]]), probs)) == [[False], [True]]).all()
+
+
+def test_the_threshold_lies_midway():
+    targets = np.array([[1], [1], [0], [0]], bool)
+    assert exact(targets, np.array([[0.9], [0.7], [0.3], [0.1]], np.float32)) == pytest.approx([0.5])
+
+
+@settings(max_examples=5, deadline=None)
+@given(st.integers(0, 1000))
+def test_no_search_beats_exact_on_train(seed):
+    targets, probs = random_case(seed)
+    found = search((targets, probs), random_case(seed + 1), num_trials=15, seed=seed)
+    assert macro_f1(targets, decide(probs, found)) <= macro_f1(targets, decide(probs, exact(targets, probs)))
+
+
+def test_search_is_the_same_for_the_same_seed():
+    train, val = random_case(0), random_case(1)
+    first, again, other = (search(train, val, num_trials=15, seed=seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+    assert ((first >= 0) & (first <= 1)).all()
+
+
+def test_search_begins_with_the_fixed_rule_and_selects_on_val():
+    train, val = random_case(0), random_case(1)
+    np.testing.assert_array_equal(search(train, val, num_trials=1, seed=0), fixed(3))
+    found = search(train, val, num_trials=15, seed=0)
+    assert macro_f1(val[0], decide(val[1], found)) >= macro_f1(val[0], decide(val[1], fixed(3)))
+
+
+def test_search_selects_the_vector_that_is_best_on_val_though_not_on_train():
+    # on train only a cut below 0.2 is right; on val, whose probs are shifted, it predicts everything
+    train = np.array([[1], [1], [0]], bool), np.array([[0.3], [0.2], [0.1]], np.float32)
+    val = np.array([[1], [0], [0]], bool), np.array([[0.9], [0.4], [0.3]], np.float32)
+    found = search(train, val, num_trials=30, seed=0)
+    assert macro_f1(val[0], decide(val[1], found)) == 1
+    assert macro_f1(train[0], decide(train[1], found)) < 1
+
+
+def test_candidates_are_the_three_rules():
+    train, val = random_case(0), random_case(1)
+    found = candidates(train, val, num_trials=3, seed=0)
+    assert tuple(found) == RULES
+    np.testing.assert_array_equal(found["exact"], exact(*train))
+    np.testing.assert_array_equal(found["fixed"], [0.5] * 3)
+
+
+def test_choose_goes_by_val_and_takes_the_earlier_of_equals():
+    val = np.array([[1], [0]], bool), np.array([[0.3], [0.2]], np.float32)
+    fitting, other = np.array([0.25]), np.array([0.5])
+    assert choose({"fixed": other, "optuna": fitting, "exact": other}, val) == "optuna"
+    assert choose({"fixed": fitting, "exact": fitting}, val) == "fixed"

@@ -1,0 +1,215 @@
+"""Training: it learns, the same each time, and gives back the best epoch's weights."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from emo import train
+from emo.config import HeadConfig
+from emo.metrics import macro_f1
+from emo.models import Projection
+from emo.thresholds import decide, exact
+from emo.train import TrainingData, batches, build_model, fit, predict_logits, predict_probs
+
+QUICK = HeadConfig(batch_size=16, lr=1e-2, hidden=32, warmup_steps=5, max_epochs=6, patience=6)
+
+
+TEXT, IMAGE = 12, 8
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """As in a trial; several threads over so small tensors wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def separable(num_posts: int = 300, noise: float = 0.0, projected: bool = False, seed: int = 0) -> TrainingData:
+    """Two labels that text tells and one that the image tells; ``noise`` turns that share of val around."""
+    rng = np.random.default_rng(seed)
+    targets = rng.random((num_posts, 3)) < 0.4
+    features = rng.normal(size=(num_posts, TEXT + IMAGE)).astype(np.float32)
+    features[:, [0, 1, TEXT]] = features[:, [0, 1, TEXT]] * 0.3 + np.where(targets, 1.5, -1.5)
+    packed = np.concatenate([features, np.ones((num_posts, 2), np.float32)], axis=1)
+    half = num_posts // 2
+    val_targets = targets[half:] ^ (rng.random((num_posts - half, 3)) < noise)
+    weight = np.eye(TEXT, dtype=np.float32) + rng.normal(size=(TEXT, TEXT)).astype(np.float32) * 0.1
+    projection = Projection(weight=weight, bias=np.zeros(TEXT, np.float32)) if projected else None
+    return TrainingData(
+        train_packed=packed[:half],
+        train_targets=targets[:half],
+        val_packed=packed[half:],
+        val_targets=val_targets,
+        widths={"text": TEXT, "image": IMAGE},
+        projections={"text": projection, "image": None},
+    )
+
+
+def state(model: torch.nn.Module) -> dict[str, np.ndarray]:
+    return {name: value.numpy().copy() for name, value in model.state_dict().items()}
+
+
+def val_loss(model: torch.nn.Module, data: TrainingData) -> float:
+    model.eval()
+    with torch.no_grad():
+        logits = model(torch.as_tensor(data.val_packed))
+    return F.binary_cross_entropy_with_logits(logits, torch.as_tensor(data.val_targets).float()).item()
+
+
+@pytest.mark.parametrize("mode", ["frozen", "partial"])
+def test_a_separable_problem_is_learnt(mode):
+    data = separable(projected=True)
+    model = fit(data, dataclasses.replace(QUICK, mode=mode)).model
+    thresholds = exact(data.train_targets, predict_probs(model, data.train_packed))
+    assert macro_f1(data.val_targets, decide(predict_probs(model, data.val_packed), thresholds)) > 0.9
+
+
+@pytest.mark.parametrize("mode", ["frozen", "partial"])
+def test_same_seed_same_fit(mode):
+    data, config = separable(projected=True), dataclasses.replace(QUICK, mode=mode, max_epochs=2)
+    first, again = fit(data, config), fit(data, config)
+    other = fit(data, dataclasses.replace(config, seed=1))
+    assert first.history == again.history != other.history
+    for name, value in state(first.model).items():
+        np.testing.assert_array_equal(value, state(again.model)[name])
+
+
+def test_the_best_epochs_weights_come_back():
+    data = separable(noise=0.5)  # what is learnt does not hold on val, so val loss soon rises
+    result = fit(data, dataclasses.replace(QUICK, lr=0.03, max_epochs=8, patience=8))
+    losses = [epoch["val_loss"] for epoch in result.history]
+    assert len(losses) == 8
+    assert result.best_epoch == 1 + int(np.argmin(losses)) < 8
+    assert val_loss(result.model, data) == pytest.approx(min(losses), rel=1e-4)
+    assert not result.model.training
+
+
+@pytest.mark.parametrize("patience", [1, 3])
+def test_training_stops_when_val_loss_no_longer_falls(patience):
+    data = separable(noise=0.5)
+    result = fit(data, dataclasses.replace(QUICK, lr=0.03, max_epochs=40, patience=patience))
+    assert len(result.history) == result.best_epoch + patience < 40
+
+
+def test_history_tells_every_epoch_and_is_reported_as_it_comes():
+    data, seen = separable(), []
+    result = fit(data, dataclasses.replace(QUICK, max_epochs=3), seen.append)
+    assert seen == result.history
+    assert [epoch["epoch"] for epoch in seen] == [1, 2, 3]
+    assert set(seen[0]) == {"epoch", "train_loss", "val_loss", "val_macro_f1"}
+    assert seen[0]["train_loss"] > seen[-1]["train_loss"]
+    assert result.train_seconds > 0
+
+
+def test_val_macro_f1_is_taken_at_thresholds_of_train():
+    data = separable()
+    result = fit(data, dataclasses.replace(QUICK, max_epochs=1))
+    thresholds = exact(data.train_targets, predict_probs(result.model, data.train_packed))
+    expected = macro_f1(data.val_targets, decide(predict_probs(result.model, data.val_packed), thresholds))
+    assert result.history[0]["val_macro_f1"] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_loss_that_is_not_finite_names_step_and_learning_rate(value):
+    data = separable(num_posts=64)
+    data.train_packed[0, 0] = value
+    config = dataclasses.replace(QUICK, warmup_steps=0, max_epochs=1, batch_size=16)
+    with pytest.raises(FloatingPointError, match=r"nan by step 2 at learning rate \d"):
+        fit(data, config)
+
+
+@pytest.mark.parametrize(("warmup", "wanted"), [(0, 0), (4, 4), (100, 8)])
+def test_the_learning_rate_warms_up_and_decays_to_zero(warmup, wanted, monkeypatch):
+    used, num_steps = [], 16  # 4 epochs of 4 batches
+    original = train.train_epoch
+
+    def watched(forward, data, optimizer, scheduler):
+        for batch in data:
+            used.append(optimizer.param_groups[0]["lr"])
+            loss = original(forward, [batch], optimizer, scheduler)
+        return loss
+
+    monkeypatch.setattr(train, "train_epoch", watched)
+    config = dataclasses.replace(QUICK, lr=0.01, warmup_steps=warmup, max_epochs=4, patience=4, batch_size=16)
+    fit(separable(num_posts=128), config)
+    rising = [(step + 1) / (wanted + 1) for step in range(wanted)]
+    falling = [1 - step / (num_steps - wanted) for step in range(num_steps - wanted)]
+    np.testing.assert_allclose(used, 0.01 * np.array(rising + falling))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 99))
+def test_every_row_is_seen_once_an_epoch(num_rows, batch_size, seed):
+    rows = torch.arange(num_rows)
+    seen = list(batches(rows, -rows, batch_size, torch.Generator().manual_seed(seed)))
+    assert sorted(torch.cat([inputs for inputs, _ in seen]).tolist()) == rows.tolist()
+    assert all(torch.equal(inputs, -targets) for inputs, targets in seen)
+    assert [len(inputs) for inputs, _ in seen[:-1]] == [batch_size] * (len(seen) - 1)
+
+
+def test_every_epoch_has_an_order_of_its_own():
+    generator, rows = torch.Generator().manual_seed(0), torch.arange(50)
+    first, second = (torch.cat([x for x, _ in batches(rows, rows, 8, generator)]) for _ in range(2))
+    assert not torch.equal(first, second)
+
+
+def test_train_loss_is_the_mean_over_posts():
+    data = separable(num_posts=2 * 37)  # batches of 16, 16 and 5
+    config = dataclasses.replace(QUICK, dropout=0.0, lr=1e-12, max_epochs=1)
+    result = fit(data, config)
+    on_train = dataclasses.replace(data, val_packed=data.train_packed, val_targets=data.train_targets)
+    assert result.history[0]["train_loss"] == pytest.approx(val_loss(result.model, on_train), rel=1e-4)
+
+
+def test_frozen_training_leaves_projections_as_they_were():
+    data = separable(projected=True)
+    weight = data.projections["text"].weight
+    frozen = fit(data, QUICK).model
+    partial = fit(data, dataclasses.replace(QUICK, mode="partial")).model
+    np.testing.assert_array_equal(state(frozen)["projections.0.weight"], weight)
+    assert np.abs(state(partial)["projections.0.weight"] - weight).max() > 1e-3
+
+
+def test_without_projections_partial_is_frozen():
+    data = separable()
+    frozen, partial = (fit(data, dataclasses.replace(QUICK, mode=mode, max_epochs=2)) for mode in ("frozen", "partial"))
+    for name, value in state(frozen.model).items():
+        np.testing.assert_allclose(value, state(partial.model)[name], rtol=1e-3, atol=1e-5)
+
+
+def test_both_modes_begin_alike():
+    data = separable(projected=True)
+    models = [build_model(data.widths, data.projections, 3, HeadConfig(mode=mode)) for mode in ("frozen", "partial")]
+    for a, b in zip(*(state(model).values() for model in models), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_frozen_training_computes_projections_once(monkeypatch):
+    calls = []
+    original = train.FusionClassifier.fuse
+    monkeypatch.setattr(train.FusionClassifier, "fuse", lambda *a: calls.append(1) or original(*a))
+    fit(separable(projected=True), dataclasses.replace(QUICK, max_epochs=3))
+    assert len(calls) == 2  # train and val
+
+
+def test_prediction_goes_by_parts_and_in_order():
+    inputs = torch.arange(10.0)[:, None]
+    sizes = []
+    logits = predict_logits(lambda part: sizes.append(len(part)) or 2 * part, inputs, batch_size=4)
+    torch.testing.assert_close(logits, 2 * inputs)
+    assert sizes == [4, 4, 2]
+
+
+def test_probs_do_not_depend_on_dropout():
+    data = separable()
+    model = build_model(data.widths, data.projections, 3, HeadConfig(dropout=0.5)).train()
+    first, again = (predict_probs(model, data.val_packed) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert ((first > 0) & (first < 1)).all()
