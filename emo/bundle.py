@@ -23,6 +23,9 @@ from emo.train import build_model
 FORMAT = 1
 """Grows when an older emo could no longer read a bundle rightly."""
 
+CARRIED = (".safetensors", ".json", ".txt", ".model", ".jinja")
+"""The files of a checkpoint that a bundle copies: weights, configuration, tokenizer."""
+
 
 @dataclass(frozen=True)
 class Bundle:
@@ -51,7 +54,10 @@ def projection_shapes(projections: dict[str, Projection | None]) -> dict[str, tu
 
 def save_bundle(folder: str, bundle: Bundle, weights: bytes) -> None:
     """Write a bundle; ``bundle.json`` comes last, so that a half-written one is not read."""
-    branches = tuple(_carried(folder, branch) for branch in bundle.branches)
+    local = [branch for branch in bundle.branches if Path(branch.checkpoint).is_dir()]
+    for branch in {branch.checkpoint: branch for branch in local}.values():
+        _copy(folder, branch)
+    branches = [replace(b, checkpoint=_place(b)) if b in local else b for b in bundle.branches]
     storage.write_bytes(storage.join(folder, "model.safetensors"), weights)
     content = {
         "format": FORMAT,
@@ -69,15 +75,18 @@ def save_bundle(folder: str, bundle: Bundle, weights: bytes) -> None:
     storage.write_json(storage.join(folder, "bundle.json"), content)
 
 
-def _carried(folder: str, branch: Branch) -> Branch:
-    """The branch with a checkpoint that came from a folder copied into the bundle, and named relative to it."""
-    if not Path(branch.checkpoint).is_dir():
-        return branch
-    name = f"encoders/{branch.family}-{branch.revision}"
-    fs, path = storage.filesystem(storage.join(folder, name))
-    if not fs.exists(path):
-        fs.put(branch.checkpoint.rstrip("/") + "/", path, recursive=True)
-    return replace(branch, checkpoint=name)
+def _place(branch: Branch) -> str:
+    """Where in the bundle the copy of a checkpoint lies."""
+    return f"encoders/{branch.family}-{branch.revision}"
+
+
+def _copy(folder: str, branch: Branch) -> None:
+    """Copy a checkpoint that came from a folder into the bundle, over what a killed writer may have left."""
+    fs, path = storage.filesystem(storage.join(folder, _place(branch)))
+    fs.makedirs(path, exist_ok=True)
+    for file in sorted(Path(branch.checkpoint).iterdir()):
+        if file.suffix in CARRIED:
+            fs.put_file(str(file), f"{path}/{file.name}")
 
 
 def load_bundle(folder: str) -> tuple[Bundle, FusionClassifier]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import tyro
 
-from emo.config import UserError
+from emo.errors import sentence
 from emo.session import silence_native_code, start_ray
 
 
@@ -19,9 +19,12 @@ def run_job(config_type: type[Any], main: Callable[[Any], None], *, needs_ray: b
         if needs_ray:
             start_ray(verbose=config.verbose)
         main(config)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        said = sentence(error)
+        if said is None:
+            raise
+        print(f"error: {said}", file=sys.stderr)
+        sys.exit(2)

@@ -17,6 +17,7 @@ import ray.data
 
 from emo import labels, posts, splits, storage
 from emo.config import PrepareConfig, UserError, to_dict
+from emo.errors import sentence
 from emo.rows import SMALL, SPLITS, clean_chunks, finished
 
 FORMAT = 1
@@ -203,11 +204,11 @@ def _write_posts(cleaned: ray.data.Dataset, verdict: Verdict, uri: str, config: 
     schema = posts.schema(verdict.space, config.label_threshold)
     kwargs = {"schema": schema, "verdict": ray.put((verdict.splits, verdict.targets))}
     cleaned.map_batches(
-        finished,
+        finished,  # type: ignore[arg-type]
         batch_size=None,
         batch_format="pyarrow",
         zero_copy_batch=True,
-        fn_kwargs=kwargs,  # type: ignore[arg-type]
+        fn_kwargs=kwargs,
     ).write_parquet(
         path,
         filesystem=pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs)),
@@ -289,26 +290,8 @@ def _plain_errors(folder: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        for cause in _causes(error):
-            if isinstance(cause, ray.exceptions.RayTaskError):  # has a traceback for a message
-                continue
-            if isinstance(cause, UserError):
-                raise UserError(str(cause).partition("\n")[0]) from None  # Ray appends advice
-            if isinstance(cause, (OSError, ray.exceptions.OutOfDiskError)):
-                reason = getattr(cause, "strerror", None) or cause
-                raise UserError(f"Posts cannot be written to {folder}: {reason}.") from None
+        if said := sentence(error, f"Posts cannot be written to {folder}"):
+            raise UserError(said) from None
         raise
     finally:
         logger.setLevel(level)
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and those that it wraps, however Ray wrapped them."""
-    seen: list[BaseException] = []
-    waiting = [error]
-    while waiting:
-        each = waiting.pop(0)
-        if isinstance(each, BaseException) and each not in seen:
-            seen.append(each)
-            waiting += [getattr(each, "cause", None), each.__cause__, each.__context__]
-            yield each

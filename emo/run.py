@@ -20,19 +20,20 @@ FINISHED = "finished"
 
 
 class Run:
-    """The folder of one sweep, and what happened in it."""
+    """The folder of one sweep, and what happened in it. Nothing is written before the plan stands, so that a mistake
+    found until then leaves the folder free."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
         self.events: list[str] = []
-        if storage.exists(storage.join(folder, "events.log")):
-            self.events = storage.read_bytes(storage.join(folder, "events.log")).decode().splitlines()
+        if storage.exists(self.path("events.log")):
+            self.events = storage.read_bytes(self.path("events.log")).decode().splitlines()
 
     def log(self, event: str) -> None:
         """Add a line to ``events.log``."""
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         self.events.append(f"{now} {event}")
-        storage.write_bytes(storage.join(self.folder, "events.log"), "\n".join([*self.events, ""]).encode())
+        storage.write_bytes(self.path("events.log"), "\n".join([*self.events, ""]).encode())
 
     def path(self, *parts: str) -> str:
         return storage.join(self.folder, *parts)
@@ -66,10 +67,7 @@ def open_run(config: SweepConfig) -> tuple[Run, SweepConfig]:
     folder = output_folder(config.output, "sweep")
     if not config.resume:
         claim(folder)
-        run, config = Run(folder), replace(config, output=folder)
-        run.log("started")
-        write_config(run, config, [], {})
-        return run, config
+        return Run(folder), replace(config, output=folder)
     if not storage.exists(storage.join(folder, "config.json")):
         raise UserError(f"--resume: {folder} holds no run to go on with (it has no config.json).")
     stored = from_dict(SweepConfig, storage.read_json(storage.join(folder, "config.json"))["config"])
@@ -78,9 +76,7 @@ def open_run(config: SweepConfig) -> tuple[Run, SweepConfig]:
             f"--resume goes on with the choices of {folder}, but {difference}; repeat the same command, or start a run "
             "of its own without --resume."
         )
-    run = Run(folder)
-    run.log("resumed")
-    return run, replace(config, output=folder)
+    return Run(folder), replace(config, output=folder)
 
 
 def _difference(config: SweepConfig, stored: SweepConfig) -> str | None:
@@ -165,13 +161,15 @@ def keep_plan(
     """Write down what is about to be tried, and on which posts."""
     widths = {branch: found.width for branch, found in features.items()}
     encoders = [describe_encoder(spec, widths) for spec in specs]
-    write_config(run, config, encoders, {"num_workers": num_cpus()})
     storage.write_json(run.path("posts.json"), manifest)
+    write_config(run, config, encoders, {"num_workers": num_cpus()})
+    run.log("resumed" if run.events else "started")
 
 
 def stored_encoders(run: Run) -> list[EncoderSpec]:
-    """The encoders that a former process resolved, at the same revisions; empty where it did not come so far."""
-    found = storage.read_json(run.path("config.json"))["encoders"]
+    """The encoders that a former process resolved, at the same revisions; none in a new run."""
+    uri = run.path("config.json")
+    found = storage.read_json(uri)["encoders"] if storage.exists(uri) else []
     return [EncoderSpec(name=e["name"], branches=tuple(_branch(e[m]) for m in MODALITIES if e[m])) for e in found]
 
 

@@ -1,5 +1,7 @@
 """The classifier: its layers are the config's, absent modalities count for nothing."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -38,7 +40,7 @@ def test_layers_are_those_of_the_config(num_layers, hidden, dropout, num_labels)
     model = both(HeadConfig(num_layers=num_layers, hidden=hidden, dropout=dropout), num_labels)
     linear = [layer for layer in model.mlp if isinstance(layer, nn.Linear)]
     widths = [2 * PROJECTED, *[hidden] * (num_layers - 1), num_labels]
-    assert [(layer.in_features, layer.out_features) for layer in linear] == list(zip(widths, widths[1:], strict=False))
+    assert [(layer.in_features, layer.out_features) for layer in linear] == list(itertools.pairwise(widths))
     drops = [layer.p for layer in model.mlp if isinstance(layer, nn.Dropout)]
     assert drops == [dropout] * num_layers
     assert sum(isinstance(layer, nn.ReLU) for layer in model.mlp) == num_layers - 1

@@ -23,11 +23,8 @@ JSON = st.recursive(
 
 @pytest.fixture(params=["local", "memory"])
 def root(request, tmp_path):
-    if request.param == "local":
-        return str(tmp_path / "root")
-    uri = f"memory://{tmp_path.name}"
-    request.addfinalizer(lambda: fsspec.filesystem("memory").store.clear())
-    return uri
+    yield str(tmp_path / "root") if request.param == "local" else f"memory://{tmp_path.name}"
+    fsspec.filesystem("memory").store.clear()
 
 
 def test_what_is_written_is_read(root):

@@ -128,7 +128,10 @@ def _first_line(error: Exception) -> str:
 
 def _load(kind: Any, checkpoint: str, options: dict[str, Any]) -> Any:
     """A model whose every weight is in the checkpoint: transformers would make up the others at random."""
-    model, found = kind.from_pretrained(checkpoint, output_loading_info=True, ignore_mismatched_sizes=True, **options)
+    options = options | {"output_loading_info": True, "ignore_mismatched_sizes": True}
+    if Path(checkpoint).is_dir():  # a bundle carries these folders on, and it holds no pickles
+        options["use_safetensors"] = True
+    model, found = kind.from_pretrained(checkpoint, **options)
     if made_up := len(found["missing_keys"]) + len(found["mismatched_keys"]):
         raise ValueError(f"{made_up} of its weights are missing or of another size; is it of another family?")
     return model

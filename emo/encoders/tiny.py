@@ -282,13 +282,14 @@ def _clip_tokenizer(texts: list[str]) -> PreTrainedTokenizerBase:
     learnt = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     learnt.normalizer, learnt.pre_tokenizer = frame.normalizer, frame.pre_tokenizer
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    # Every byte also ends words: as CLIP's unknown token it would be the end token, which CLIP pools. Named
+    # beforehand, they get fixed ids; otherwise the trainer numbers them, and breaks ties between merges, at random.
+    names = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, initial_alphabet=letters, end_of_word_suffix="</w>", min_frequency=2, show_progress=False
+        vocab_size=VOCABULARY, special_tokens=names, end_of_word_suffix="</w>", min_frequency=2, show_progress=False
     )
     learnt.train_from_iterator(texts, trainer)
     merges: list[Any] = [tuple(pair) for pair in json.loads(learnt.to_str())["model"]["merges"]]
-    # A byte unseen at the end of a word would become CLIP's unknown token, which is its end token, which it pools.
-    names = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
     vocabulary = {token: n for n, token in enumerate(dict.fromkeys([*names, *("".join(pair) for pair in merges)]))}
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_TOKENS)
 
@@ -313,12 +314,15 @@ def _siglip_tokenizer(texts: list[str]) -> PreTrainedTokenizerBase:
 
 
 def _bert_tokenizer(texts: list[str]) -> PreTrainedTokenizerBase:
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     learnt = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     frame = BertTokenizer().backend_tokenizer
     learnt.normalizer, learnt.pre_tokenizer = frame.normalizer, frame.pre_tokenizer
+    words = (w for text in texts for w, _ in frame.pre_tokenizer.pre_tokenize_str(frame.normalizer.normalize_str(text)))
+    letters = sorted({letter for word in words for letter in word})
+    # As for CLIP: letters that are not named beforehand get random ids.
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
     trainer = trainers.WordPieceTrainer(
-        vocab_size=VOCABULARY, special_tokens=special, min_frequency=2, show_progress=False
+        vocab_size=VOCABULARY, special_tokens=names, min_frequency=2, show_progress=False
     )
     learnt.train_from_iterator(texts, trainer)
     return BertTokenizer(vocab=learnt.get_vocab(), model_max_length=MAX_TOKENS)

@@ -1,0 +1,88 @@
+"""Posts a second of emo.features.embed on 10,000 posts with images, against a bare torch loop over the same checkpoint.
+
+The loop decodes, processes and encodes batches of 64 in one process with torch on every core, and writes Parquet. It
+has torch and transformers imported already, while our actors import them in every run: what that takes is measured on
+128 posts and printed, and the ratio without it beside the one that counts. Limit: at least 0.85 of the loop's posts a
+second, start-up included.
+"""
+
+import io
+import statistics
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+import transformers
+from clip import MIDDLE, TINY, write_clip
+from measure import in_turn, per_second, seconds, show
+from PIL import Image
+
+from emo import storage
+from emo.encoders import Branch
+from emo.features import BATCH_SIZE, embed, encoded_posts
+from emo.posts import read_posts
+from emo.session import num_cpus
+
+pytestmark = pytest.mark.bench
+
+LIMIT = 0.85
+
+
+def _encode_plainly(posts: str, branch: Branch, target: Path) -> np.ndarray:
+    """Pooled image features (N, D) in the order of the posts."""
+    model = transformers.CLIPVisionModelWithProjection.from_pretrained(branch.checkpoint).vision_model.eval()
+    processor = transformers.AutoImageProcessor.from_pretrained(branch.checkpoint, backend="pil")
+    table, features = read_posts(posts, ["post_id", "image"]), []
+    with torch.inference_mode():
+        for batch in table.to_batches(max_chunksize=BATCH_SIZE):
+            images = [Image.open(io.BytesIO(data)).convert("RGB") for data in batch["image"].to_pylist()]
+            pixels = processor(images=images, return_tensors="pt")["pixel_values"]
+            features.append(model(pixel_values=pixels).pooler_output.numpy())
+    result = np.concatenate(features)
+    pq.write_table(pa.table({"post_id": table["post_id"], "features": list(result)}), target)
+    return result
+
+
+@pytest.fixture(scope="module")
+def few(prepared: str, scratch: Path) -> str:
+    """The first 128 of the prepared posts, to tell start-up from work."""
+    manifest = storage.manifest(prepared)
+    assert manifest
+    folder = scratch / "few"
+    (folder / manifest["data"]).mkdir(parents=True)
+    pq.write_table(read_posts(prepared).slice(0, 128), folder / manifest["data"] / "posts.parquet")
+    storage.finish(str(folder), manifest | {"fingerprint": "few"})
+    return str(folder)
+
+
+@pytest.fixture
+def every_core(ray_session: None):
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_cpus())
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("every_core")
+@pytest.mark.parametrize(("name", "size"), [("tiny", TINY), ("middle", MIDDLE)])
+def test_embed(name: str, size: dict[str, int], prepared: str, few: str, tmp_path: Path) -> None:
+    branch = write_clip(tmp_path / "clip", **size)["image"]
+
+    def ours(posts: str) -> None:
+        embed(posts, branch, str(tmp_path / "cache"), tags_mode="append", refresh=True)
+
+    def reference() -> None:
+        _encode_plainly(prepared, branch, tmp_path / "plain.parquet")
+
+    start_up = statistics.median(seconds(lambda: ours(few)) for _ in range(3))
+    our_times, their_times = in_turn(lambda: ours(prepared), reference)
+    num_posts = read_posts(prepared, ["post_id"]).num_rows
+    theirs = per_second(num_posts, their_times)
+    warm = per_second(num_posts - 128, [time - start_up for time in our_times])
+    print(f"embed {name}: {start_up:.1f} s of each of our runs start the actors and encode 128 posts")
+    show(f"embed {name} without start-up", warm, theirs, "posts/s")
+    ratio = show(f"embed {name}", per_second(num_posts, our_times), theirs, "posts/s", f">= {LIMIT}")
+    assert ratio >= LIMIT

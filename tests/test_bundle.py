@@ -1,0 +1,167 @@
+"""Bundles: a model comes back as it was, from any place, without pickles."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+from checkpoints import MAX_TOKENS, write_checkpoint
+from safetensors.torch import save
+
+from emo import storage
+from emo.bundle import Bundle, load_bundle, projection_shapes, save_bundle
+from emo.config import Columns, HeadConfig, PrepareConfig, UserError
+from emo.encoders import Branch
+from emo.encoders.pretrained import PretrainedEncoder, resolve
+from emo.models import FusionClassifier, Projection
+from emo.train import build_model, predict_probs
+
+LABELS = ("joy", "fear", "anger")
+HUB = Branch(modality="image", family="vit", checkpoint="google/vit", revision="abc123")
+TEXTS = ["so happy", "the train never ends " * MAX_TOKENS]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint("clip", tmp_path_factory.mktemp("clip"))
+
+
+def trained(branches: tuple[Branch, ...], num_layers: int = 2) -> tuple[Bundle, FusionClassifier]:
+    """A bundle of the given branches, and its classifier with random weights."""
+    rng = np.random.default_rng(0)
+    projection = Projection(
+        weight=rng.normal(size=(5, 8)).astype(np.float32), bias=rng.normal(size=5).astype(np.float32)
+    )
+    widths = {branch.modality: 8 if branch.modality == "text" else 4 for branch in branches}
+    projections = {name: projection if name == "text" else None for name in widths}
+    head = HeadConfig(mode="partial", num_layers=num_layers, hidden=16, seed=3)
+    bundle = Bundle(
+        labels=LABELS,
+        thresholds=np.array([0.25, 2.0, 1 / 3]),
+        head=head,
+        branches=branches,
+        widths=widths,
+        projection_shapes=projection_shapes(projections),
+        prepare=PrepareConfig(labels="joy,fear,anger", columns=Columns(id="key"), image_size=64),
+        tags="ignore",
+        about={"encoder": "clip", "trial_id": "t1"},
+    )
+    return bundle, build_model(widths, projections, len(LABELS), head)
+
+
+def saved(folder: Path | str, *branches: Branch) -> tuple[Bundle, FusionClassifier]:
+    bundle, model = trained(branches)
+    save_bundle(str(folder), bundle, save(model.state_dict()))
+    return bundle, model
+
+
+def local_branches(checkpoint: Path) -> list[Branch]:
+    found = [Branch(modality=m, family="clip", checkpoint=str(checkpoint)) for m in ("text", "image")]
+    return [resolve(branch) for branch in found]
+
+
+@pytest.mark.parametrize("place", ["local", "memory"])
+def test_a_model_comes_back_as_it_was(place, tmp_path):
+    folder = str(tmp_path / "model") if place == "local" else "memory://bundle/model"
+    text = Branch(modality="text", family="bert", checkpoint="org/bert", revision="def456")
+    bundle, model = saved(folder, text, HUB)
+    loaded, again = load_bundle(folder)
+    packed = np.random.default_rng(1).normal(size=(7, 14)).astype(np.float32)
+    np.testing.assert_array_equal(predict_probs(again, packed), predict_probs(model, packed))
+    assert not again.training
+    np.testing.assert_array_equal(loaded.thresholds, bundle.thresholds)
+    for field in dataclasses.fields(Bundle):
+        if field.name not in ("thresholds", "projection_shapes"):
+            assert getattr(loaded, field.name) == getattr(bundle, field.name), field.name
+    fsspec.filesystem("memory").store.clear()
+
+
+def test_a_moved_bundle_brings_its_checkpoint_along(checkpoint, tmp_path):
+    own = shutil.copytree(checkpoint, tmp_path / "own")
+    saved(tmp_path / "model", *local_branches(own))
+    expected = PretrainedEncoder(local_branches(own)[0]).encode(TEXTS)
+    shutil.rmtree(own)
+    shutil.move(tmp_path / "model", tmp_path / "moved")
+    loaded, _ = load_bundle(str(tmp_path / "moved"))
+    assert {Path(branch.checkpoint).parent for branch in loaded.branches} == {tmp_path / "moved" / "encoders"}
+    np.testing.assert_array_equal(PretrainedEncoder(loaded.branches[0]).encode(TEXTS), expected)
+    assert PretrainedEncoder(loaded.branches[1]).modality == "image"
+
+
+def test_a_bundle_on_another_store_has_its_checkpoint_fetched(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    saved("memory://bundle/model", *local_branches(checkpoint))
+    for _ in range(2):
+        loaded, _ = load_bundle("memory://bundle/model")
+        branch = loaded.branches[0]
+        assert Path(branch.checkpoint).is_relative_to(tmp_path)
+        assert PretrainedEncoder(branch).encode(TEXTS).shape[0] == len(TEXTS)
+    files = {file.name for file in Path(branch.checkpoint).iterdir()}
+    assert files == {file.name for file in checkpoint.iterdir()}
+    fsspec.filesystem("memory").store.clear()
+
+
+def test_a_bundle_names_its_checkpoint_relative_to_itself(checkpoint, tmp_path):
+    branches = local_branches(checkpoint)
+    saved(tmp_path / "model", *branches)
+    content = json.loads((tmp_path / "model" / "bundle.json").read_text())
+    assert [branch["checkpoint"] for branch in content["branches"]] == [f"encoders/clip-{branches[0].revision}"] * 2
+    assert str(tmp_path) not in (tmp_path / "model" / "bundle.json").read_text()
+    assert len(list((tmp_path / "model" / "encoders").iterdir())) == 1
+
+
+def test_a_bundle_names_hub_checkpoints_by_commit(tmp_path):
+    saved(tmp_path, HUB)
+    assert load_bundle(str(tmp_path))[0].branches == (HUB,)
+    assert not (tmp_path / "encoders").exists()
+
+
+def test_there_is_no_pickle_in_a_bundle(checkpoint, tmp_path):
+    own = shutil.copytree(checkpoint, tmp_path / "own")
+    for name in ("pytorch_model.bin", "training_args.bin", "optimizer.pt"):
+        (own / name).write_bytes(b"\x80\x04.")
+    saved(tmp_path / "model", *local_branches(own))
+    files = [path for path in (tmp_path / "model").rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} <= {".json", ".safetensors", ".txt", ".jinja", ".model"}
+    assert {path.name for path in files} > {"bundle.json", "model.safetensors", "config.json"}
+
+
+def test_what_a_killed_writer_left_is_written_over(checkpoint, tmp_path):
+    branches = local_branches(checkpoint)
+    half = tmp_path / "encoders" / f"clip-{branches[0].revision}"
+    half.mkdir(parents=True)
+    (half / "model.safetensors").write_bytes(b"half")
+    saved(tmp_path, *branches)
+    for file in checkpoint.iterdir():
+        assert (half / file.name).read_bytes() == file.read_bytes()
+
+
+def test_bundle_json_comes_last(tmp_path, monkeypatch):
+    def fail(uri, value):
+        raise OSError("killed")
+
+    monkeypatch.setattr(storage, "write_json", fail)
+    with pytest.raises(OSError, match="killed"):
+        saved(tmp_path, HUB)
+    assert (tmp_path / "model.safetensors").exists()
+    with pytest.raises(UserError, match=r"holds no bundle\.json"):
+        load_bundle(str(tmp_path))
+
+
+def test_a_newer_format_is_refused(tmp_path):
+    saved(tmp_path, HUB)
+    content = json.loads((tmp_path / "bundle.json").read_text())
+    (tmp_path / "bundle.json").write_text(json.dumps(content | {"format": content["format"] + 1, "emo": "9.9"}))
+    with pytest.raises(UserError, match=r"was written by a newer emo \(9\.9; this is .*\); update emo\.$"):
+        load_bundle(str(tmp_path))
+
+
+@pytest.mark.parametrize("folder", ["", "nowhere", "empty"])
+def test_a_folder_without_a_bundle(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"--model .* holds no bundle\.json; name the model/ folder"):
+        load_bundle(folder)
