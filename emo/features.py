@@ -243,17 +243,17 @@ def resolve_encoders(
     specs: list[EncoderSpec], posts: str, cache: str, *, tags_mode: str, seed: int
 ) -> list[EncoderSpec]:
     """The same encoders with every checkpoint at hand and its revision known; tiny ones are built from the posts."""
+    build = ray.remote(num_cpus=1, max_retries=0)(build_tiny_set)
     branches = {branch for spec in specs for branch in spec.branches}
     names = sorted({branch.checkpoint for branch in branches if branch.is_tiny})
     built = dict(
-        zip(names, ray.get([_build_tiny.remote(name, posts, cache, tags_mode, seed) for name in names]), strict=True)
+        zip(names, ray.get([build.remote(name, posts, cache, tags_mode, seed) for name in names]), strict=True)
     )
     resolved = {b: resolve(replace(b, checkpoint=built.get(b.checkpoint, b.checkpoint))) for b in branches}
     return [replace(spec, branches=tuple(resolved[branch] for branch in spec.branches)) for spec in specs]
 
 
-@ray.remote(num_cpus=1, max_retries=0)
-def _build_tiny(name: str, posts: str, cache: str, tags_mode: str, seed: int) -> str:
+def build_tiny_set(name: str, posts: str, cache: str, tags_mode: str, seed: int) -> str:
     """The folder of a tiny checkpoint; only posts of train and without labels are read: val and test stay unseen."""
     manifest = storage.manifest(posts)
     assert manifest

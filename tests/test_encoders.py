@@ -2,8 +2,10 @@
 
 import contextlib
 import io
+import json
 import shutil
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -305,6 +307,26 @@ def test_a_tokenizer_without_a_limit_is_held_to_the_models(family, folders, tmp_
     reader = PretrainedEncoder(resolve(Branch(modality="text", family=family, checkpoint=str(folder))))
     assert reader.max_tokens == MAX_TOKENS
     assert np.isfinite(reader.encode(["happy " * 100])).all()
+
+
+@pytest.mark.xfail(find_spec("sentencepiece") is None, reason="sentencepiece is not installed", strict=True)
+def test_the_tokenizer_of_published_siglip_checkpoints(folders, tmp_path):
+    import sentencepiece
+
+    folder = shutil.copytree(folders["siglip"], tmp_path / "siglip")
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXTS[:3] * 20),
+        model_prefix=str(folder / "spiece"),
+        vocab_size=17,
+        model_type="char",
+        minloglevel=2,
+    )
+    (folder / "tokenizer.json").unlink()
+    names = {"eos_token": "</s>", "pad_token": "</s>", "unk_token": "<unk>"}
+    config = {"tokenizer_class": "SiglipTokenizer", "model_max_length": MAX_TOKENS, **names}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    features = encoder({"siglip": folder}, "siglip", "text").encode(TEXTS)
+    assert np.ptp(features, axis=0).max() > 0.1
 
 
 @settings(max_examples=25, deadline=None)

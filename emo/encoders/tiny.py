@@ -56,6 +56,8 @@ STEPS = {"tiny-clip": 200, "tiny-siglip": 200, "tiny-bert": 250}
 LR, WARMUP_SHARE, WEIGHT_DECAY = 2e-3, 0.1, 0.05
 NOISED_TOKENS, MASKED_TOKENS = 0.15, 0.15
 """Shares of the words that CLIP and SigLIP see replaced at random, and that BERT has to guess."""
+WORD_STD = 0.1
+"""Standard deviation of the word vectors that BERT starts from; the other weights start at 0.02."""
 WORDS_WEIGHT, MIN_COUNT = 1.0, 5
 """Weight of the loss that has each feature tell its post's words, and how many posts a word must be in for it."""
 NUM_SPECIAL = 5
@@ -155,7 +157,20 @@ def _word_shares(tokens: torch.Tensor, vocabulary: int) -> torch.Tensor:
     return weighted / weighted.sum(1, keepdim=True).clamp(min=1e-6)
 
 
+def _start_words(embedding: torch.nn.Embedding, shares: torch.Tensor) -> None:
+    """Word vectors from the words' company: the singular vectors of the posts' word shares (N, V). A few hundred
+    steps of masked words alone leave BERT far behind a bag of words."""
+    if min(shares.shape) < WIDTH:
+        return
+    _, values, vectors = torch.svd_lowrank(F.normalize(shares, dim=1), q=WIDTH, niter=4)
+    start = vectors * values.sqrt()
+    seen = shares.sum(0) > 0
+    with torch.no_grad():
+        embedding.weight[seen] = WORD_STD * F.normalize(start[seen], dim=1) * math.sqrt(WIDTH)
+
+
 def _train_masked(model: BertForMaskedLM, tokenizer: PreTrainedTokenizerBase, tokens: torch.Tensor, steps: int) -> None:
+    _start_words(model.bert.embeddings.word_embeddings, _word_shares(tokens, len(tokenizer)))
     for rows, step in _schedule([model], len(tokens), steps):
         ids = tokens[rows]
         chosen = (torch.rand(ids.shape) < MASKED_TOKENS) & (ids >= NUM_SPECIAL)

@@ -13,9 +13,7 @@ from PIL import Image
 from emo.session import prepare_environment, start_ray
 
 NUM_POSTS = 10_000
-WORDS = (
-    "so happy today sad the rain never ends love this train is late again & what a day for cake <b>really</b>".split()
-)
+WORDS = ["so", "happy", "today", "the", "sad", "rain", "never", "ends", "again", "&", "<b>really</b>", "late", "train"]
 SIGNS = ("https://t.co/a1b2c3", "@someone", "#legday", "😂", "❤️", "RT @news: ", "&amp;", "")
 
 

@@ -22,7 +22,7 @@ from PIL import Image
 
 from emo import storage
 from emo.encoders import Branch
-from emo.features import BATCH_SIZE, embed, encoded_posts
+from emo.features import BATCH_SIZE, embed
 from emo.posts import read_posts
 from emo.session import num_cpus
 
