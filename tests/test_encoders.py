@@ -158,9 +158,9 @@ def test_a_folder_counts_by_what_is_in_it(folders, tmp_path):
     moved = shutil.copytree(folders["clip"], tmp_path / "elsewhere")
     assert revision(moved) == revision(folders["clip"])
     config = moved / "config.json"
-    config.write_text(config.read_text() + " ")
-    assert revision(moved) != revision(folders["clip"])
+    config.write_text(config.read_text().replace(" ", "\t", 1))
     changed = revision(moved)
+    assert changed != revision(folders["clip"])
     config.rename(moved / "other.json")
     assert revision(moved) != changed
 
@@ -212,6 +212,14 @@ def test_weights_are_never_made_up(family, other, modality, folders):
     branch = Branch(modality=modality, family=family, checkpoint=str(folders[other]), revision="x")
     with pytest.raises(UserError, match=r"weights are missing or of another size; is it of another family\?"):
         PretrainedEncoder(branch)
+
+
+def test_a_folder_with_pickled_weights_alone_is_refused(folders, tmp_path):
+    folder = shutil.copytree(folders["bert"], tmp_path / "pickled")
+    torch.save(BertModel.from_pretrained(folder).state_dict(), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"pickled holds no readable bert checkpoint: .*model\.safetensors"):
+        PretrainedEncoder(Branch(modality="text", family="bert", checkpoint=str(folder), revision="x"))
 
 
 # What is read

@@ -20,6 +20,7 @@ from emo.run import (
     copy_run,
     describe_encoder,
     existing_run,
+    keep_plan,
     open_run,
     output_folder,
     stored_encoders,
@@ -31,10 +32,25 @@ def config_of(folder: Path | str) -> dict:
     return json.loads((Path(folder) / "config.json").read_text())
 
 
+def events_of(run: Run) -> list[str]:
+    return [event.split(" ", 1)[1] for event in run.events]
+
+
+@pytest.fixture(autouse=True)
+def _without_ray(monkeypatch):
+    monkeypatch.setattr("emo.run.num_cpus", lambda: 2)
+
+
+def begin(config: SweepConfig) -> tuple[Run, SweepConfig]:
+    """Open a run, new or gone on with, and write down its plan, as a sweep does."""
+    run, config = open_run(config)
+    keep_plan(run, config, {"kind": "posts"}, [], {})
+    return run, config
+
+
 def finished_run(folder: Path) -> SweepConfig:
     """A run with what a sweep leaves of its trials."""
-    run, config = open_run(SweepConfig(output=str(folder), calibration_trials=7, trials=2))
-    (folder / "posts.json").write_text("{}")
+    run, config = begin(SweepConfig(output=str(folder), calibration_trials=7, trials=2))
     (folder / "trials.parquet").write_bytes(b"trials")
     (folder / "weights").mkdir()
     for name in ("a", "b"):
@@ -84,14 +100,24 @@ def test_where_results_go(tmp_path, monkeypatch):
 
 
 def test_a_new_run_says_what_it_was_told(tmp_path):
-    run, config = open_run(SweepConfig(output=str(tmp_path / "run"), trials=3))
+    run, config = begin(SweepConfig(output=str(tmp_path / "run"), trials=3))
     assert run.folder == config.output == str(tmp_path / "run")
     stored = from_dict(SweepConfig, config_of(run.folder)["config"])
     assert stored == config.resolved()
     assert stored.calibration_trials == 50  # what the preset says is written out
     assert set(config_of(run.folder)["versions"]) == set(VERSIONED)
+    assert config_of(run.folder)["plan"] == {"num_workers": 2}
+    assert json.loads((tmp_path / "run" / "posts.json").read_text()) == {"kind": "posts"}
+    assert events_of(run) == ["started"]
     with pytest.raises(UserError, match=r"already holds a run; name another folder, or .* --resume"):
         open_run(SweepConfig(output=str(tmp_path / "run"), trials=3))
+
+
+def test_a_run_without_a_plan_leaves_its_folder_free(tmp_path):
+    config = SweepConfig(output=str(tmp_path / "run"))
+    run, _ = open_run(config)
+    assert stored_encoders(run) == []
+    assert open_run(config)
 
 
 # Going on
@@ -104,23 +130,22 @@ def test_only_a_run_can_be_gone_on_with(tmp_path):
 
 def test_the_same_choices_go_on(tmp_path):
     first = SweepConfig(output=str(tmp_path), trials=3, space=SearchSpace(hidden=(8,)))
-    _, before = open_run(first)
+    _, before = begin(first)
     (tmp_path / "config.json").write_text(json.dumps(config_of(tmp_path) | {"started": "long ago"}))
-    run, config = open_run(dataclasses.replace(first, resume=True))
+    run, config = begin(dataclasses.replace(first, resume=True))
     assert config.budget == before.budget
-    assert [event.split(" ", 1)[1] for event in run.events] == ["started", "resumed"]
-    write_config(run, config, [], {})
+    assert events_of(run) == ["started", "resumed"]
     assert config_of(tmp_path)["started"] == "long ago"
 
 
 def test_a_choice_of_the_preset_may_be_named(tmp_path):
-    open_run(SweepConfig(output=str(tmp_path)))
+    begin(SweepConfig(output=str(tmp_path)))
     assert open_run(SweepConfig(output=str(tmp_path), resume=True, trials=16))
 
 
 @pytest.mark.parametrize("change", [{"verbose": True}, {"refresh": True}, {"cache": "elsewhere"}])
 def test_what_changes_no_result_may_change(change, tmp_path):
-    open_run(SweepConfig(output=str(tmp_path)))
+    begin(SweepConfig(output=str(tmp_path)))
     assert open_run(SweepConfig(output=str(tmp_path), resume=True, **change))
 
 
@@ -139,11 +164,11 @@ def test_what_changes_no_result_may_change(change, tmp_path):
     ],
 )
 def test_another_choice_is_named_with_its_flag(change, difference, tmp_path):
-    open_run(SweepConfig(output=str(tmp_path)))
+    begin(SweepConfig(output=str(tmp_path)))
     with pytest.raises(UserError) as caught:
         open_run(SweepConfig(output=str(tmp_path), resume=True, **change))
     assert f"but {difference};" in str(caught.value)
-    assert [event.split(" ", 1)[1] for event in Run(str(tmp_path)).events] == ["started"]
+    assert events_of(Run(str(tmp_path))) == ["started"]
 
 
 @settings(max_examples=10, deadline=None)
@@ -153,7 +178,7 @@ def test_a_run_is_finished_once_it_says_so(events, finished):
     for event in [*events, *[FINISHED] * finished]:
         Run(folder).log(event)
     again = Run(folder)
-    assert [event.split(" ", 1)[1] for event in again.events] == [*events, *[FINISHED] * finished]
+    assert events_of(again) == [*events, *[FINISHED] * finished]
     assert again.is_finished() == finished
     fsspec.filesystem("memory").store.clear()
 
@@ -203,7 +228,7 @@ def test_a_run_is_not_copied_onto_itself(tmp_path):
 def test_only_a_run_with_trials_is_copied(tmp_path):
     with pytest.raises(UserError, match=r"--run .* holds no run \(it has no config.json\)"):
         copy_run(CalibrateConfig(run=str(tmp_path / "none"), output=str(tmp_path / "two")))
-    open_run(SweepConfig(output=str(tmp_path / "one")))
+    begin(SweepConfig(output=str(tmp_path / "one")))
     with pytest.raises(UserError, match=r"--run .* has no trials yet"):
         copy_run(CalibrateConfig(run=str(tmp_path / "one"), output=str(tmp_path / "two")))
     assert not (tmp_path / "two").exists()

@@ -137,30 +137,30 @@ def _load(kind: Any, checkpoint: str, options: dict[str, Any]) -> Any:
     return model
 
 
-def _clip_text(transformers: Any, checkpoint: str, options: dict[str, Any]) -> tuple[nn.Module, nn.Linear]:
+def _clip_text(transformers: Any, checkpoint: str, options: dict[str, Any]) -> tuple[Any, nn.Linear]:
     model = _load(transformers.CLIPTextModelWithProjection, checkpoint, options)
     return model.text_model, model.text_projection
 
 
-def _clip_image(transformers: Any, checkpoint: str, options: dict[str, Any]) -> tuple[nn.Module, nn.Linear]:
+def _clip_image(transformers: Any, checkpoint: str, options: dict[str, Any]) -> tuple[Any, nn.Linear]:
     model = _load(transformers.CLIPVisionModelWithProjection, checkpoint, options)
     return model.vision_model, model.visual_projection
 
 
-def _siglip_text(transformers: Any, checkpoint: str, options: dict[str, Any]) -> tuple[nn.Module, nn.Linear]:
+def _siglip_text(transformers: Any, checkpoint: str, options: dict[str, Any]) -> tuple[Any, nn.Linear]:
     model = _load(transformers.SiglipTextModel, checkpoint, options)
     return model, model.head
 
 
-def _siglip_image(transformers: Any, checkpoint: str, options: dict[str, Any]) -> tuple[nn.Module, None]:
+def _siglip_image(transformers: Any, checkpoint: str, options: dict[str, Any]) -> tuple[Any, None]:
     return _load(transformers.SiglipVisionModel, checkpoint, options), None
 
 
-def _bert_text(transformers: Any, checkpoint: str, options: dict[str, Any]) -> tuple[nn.Module, None]:
+def _bert_text(transformers: Any, checkpoint: str, options: dict[str, Any]) -> tuple[Any, None]:
     return _load(transformers.BertModel, checkpoint, options | {"add_pooling_layer": False}), None
 
 
-def _vit_image(transformers: Any, checkpoint: str, options: dict[str, Any]) -> tuple[nn.Module, None]:
+def _vit_image(transformers: Any, checkpoint: str, options: dict[str, Any]) -> tuple[Any, None]:
     return _load(transformers.ViTModel, checkpoint, options | {"add_pooling_layer": False}), None
 
 

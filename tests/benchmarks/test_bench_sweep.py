@@ -138,13 +138,11 @@ def _as_trainer(trial: Any, data: dict[str, TrainingData], folder: Path) -> None
 def _encoding_anew(trial: Any, data: dict[str, TrainingData], branches: dict[str, Branch]) -> None:
     """One trial of a plain Optuna loop: texts and images of all posts through a CLIP of the tiny size, then the fit."""
     images = [picture(seed, (96, 96), "JPEG") for seed in range(NUM_POSTS)]
-    texts = ["so happy today the rain never ends"] * NUM_POSTS
+    posts = {"text": ["so happy today the rain never ends"] * NUM_POSTS, "image": images}
     targets = np.concatenate([data["first"].val_targets, data["first"].train_targets])
 
     def objective(_: optuna.Trial) -> float:
-        features = [
-            PretrainedEncoder(branches[name]).encode(values) for name, values in (("text", texts), ("image", images))
-        ]
+        features = [PretrainedEncoder(branches[name]).encode(values) for name, values in posts.items()]
         encoded = _training_data(np.concatenate([*features, np.ones((NUM_POSTS, 2), np.float32)], axis=1), targets)
         return trial_metrics(fit(encoded, _choices(trial.config)), encoded)["val/macro_f1"]
 
