@@ -27,12 +27,16 @@ def prior(targets: dict[str, np.ndarray]) -> Predictions:
     }
 
 
-def tfidf_probs(texts: dict[str, list[str]], targets: np.ndarray, seed: int) -> Predictions:
+def tfidf_probs(texts: dict[str, list[str]], targets: np.ndarray, seed: int) -> Predictions | None:
     """Probs of one logistic regression a label over words and pairs of words, fitted on train.
 
     ``texts`` holds the texts of every split ("" where a post has none) and ``targets`` (N, K) those of train.
+    None where no text of train has a word.
     """
     words = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), max_features=200_000)
+    tokenize = words.build_analyzer()
+    if not any(tokenize(text) for text in texts["train"]):
+        return None
     regression = LogisticRegression(solver="liblinear", class_weight="balanced", random_state=seed)
     model = make_pipeline(words, OneVsRestClassifier(regression))
     with warnings.catch_warnings():

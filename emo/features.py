@@ -21,6 +21,8 @@ from emo.train import TrainingData
 
 SPLITS = ("train", "val", "test")
 ROWS_PER_TASK = 256
+ROWS_PER_ACTOR = 2048
+"""An actor takes seconds to start, in which another encodes about this many small posts."""
 BATCH_SIZE = 64
 TINY_ROWS = 5_000
 """A tiny checkpoint learns from at most this many posts."""
@@ -108,10 +110,12 @@ def features_key(posts: str, branch: Branch, tags_mode: str) -> str:
 
 
 def _encode_posts(posts: str, branch: Branch, folder: str, tags_mode: str) -> dict[str, Any]:
+    manifest = storage.manifest(posts)
+    assert manifest
     data = storage.new_data_folder()
     fs, path = storage.filesystem(storage.join(folder, data))
     dataset = posts_dataset(posts, ["post_id", *input_columns(branch.modality)])
-    map_with_actors(dataset, Encode, (branch, tags_mode)).write_parquet(path, filesystem=fs)
+    map_with_actors(dataset, manifest["num_posts"], Encode, (branch, tags_mode)).write_parquet(path, filesystem=fs)
     encoder = PretrainedEncoder(branch)
     if encoder.projection is not None:
         _write_projection(storage.join(folder, data, "projection.safetensors"), encoder.projection)
@@ -129,8 +133,11 @@ def _encode_posts(posts: str, branch: Branch, folder: str, tags_mode: str) -> di
     return content
 
 
-def map_with_actors(dataset: ray.data.Dataset, actor: type, arguments: tuple[Any, ...]) -> ray.data.Dataset:
-    """Pass posts in Arrow batches through actors that hold encoders: one on every GPU, or else on every core.
+def map_with_actors(
+    dataset: ray.data.Dataset, num_posts: int, actor: type, arguments: tuple[Any, ...]
+) -> ray.data.Dataset:
+    """Pass posts in Arrow batches through actors that hold encoders: one on every GPU, or else on every core, as far
+    as there are posts enough to be worth an actor's start.
 
     Without GPUs an actor reserves half of a core, since reading and writing must find room beside actors that
     would hold every core.
@@ -143,7 +150,7 @@ def map_with_actors(dataset: ray.data.Dataset, actor: type, arguments: tuple[Any
         fn_constructor_args=arguments,
         batch_format="pyarrow",
         batch_size=BATCH_SIZE,
-        compute=ray.data.ActorPoolStrategy(size=gpus or max(1, cpus)),
+        compute=ray.data.ActorPoolStrategy(size=min(gpus or max(1, cpus), -(-num_posts // ROWS_PER_ACTOR))),
         **reserved,
     )
 

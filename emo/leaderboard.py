@@ -48,8 +48,7 @@ def baseline_rows(
     halves = np.full(len(labels), 0.5)
     rows = [_baseline(name, "–", split_metrics(data.targets, made, halves, labels)) for name, made in decisions.items()]
     texts = split_texts(posts, data, tags_mode)
-    if any(texts["train"]):
-        probs = baselines.tfidf_probs(texts, data.targets["train"], seed)
+    if (probs := baselines.tfidf_probs(texts, data.targets["train"], seed)) is not None:
         train, val = ((data.targets[split], probs[split]) for split in ("train", "val"))
         thresholds = candidates(train, val, num_trials, seed)
         metrics = split_metrics(data.targets, probs, thresholds[choose(thresholds, val)], labels)

@@ -57,11 +57,11 @@ def predict(posts: str, model: str, output: str) -> dict[str, Any]:
     bundle, _ = load_bundle(model)
     prepared = storage.manifest(posts)
     assert prepared
-    data = storage.new_data_folder("predictions")
+    data = "predictions"
     fs, path = storage.filesystem(storage.join(output, data))
     try:
         dataset = posts_dataset(posts, ["post_id", "text", "image", "tags"])
-        map_with_actors(dataset, Predict, (model,)).write_parquet(path, filesystem=fs)
+        map_with_actors(dataset, prepared["num_posts"], Predict, (model,)).write_parquet(path, filesystem=fs)
     except OSError as error:
         raise UserError(f"--output {output} cannot be written: {error.strerror or error}.") from error
     content = {

@@ -50,13 +50,11 @@ def output_folder(output: str | None, name: str) -> str:
     return storage.absolute(output)
 
 
-def claim(folder: str) -> None:
-    """Make a new output folder; a UserError where something is there already, or where it cannot be written."""
+def claim(folder: str, hint: str = "") -> None:
+    """Make a new output folder; a UserError, with a hint, where something is there already, or it cannot be written."""
     try:
         if not storage.is_empty(folder):
-            raise UserError(
-                f"--output {folder} already holds a run; name another folder, or go on with that one by --resume."
-            )
+            raise UserError(f"--output {folder} already holds files, which are never overwritten; name another folder{hint}.")
         storage.make_folder(folder)
     except OSError as error:
         raise UserError(f"--output {folder} cannot be written: {error.strerror or error}.") from error
@@ -66,7 +64,7 @@ def open_run(config: SweepConfig) -> tuple[Run, SweepConfig]:
     """The run that a sweep writes into, new or gone on with, and the choices that hold for it."""
     folder = output_folder(config.output, "sweep")
     if not config.resume:
-        claim(folder)
+        claim(folder, hint=", or go on with the run there by --resume")
         return Run(folder), replace(config, output=folder)
     if not storage.exists(storage.join(folder, "config.json")):
         raise UserError(f"--resume: {folder} holds no run to go on with (it has no config.json).")
@@ -117,7 +115,7 @@ def copy_run(config: CalibrateConfig) -> tuple[Run, SweepConfig]:
     for name in ("posts.json", "trials.parquet"):
         storage.write_bytes(storage.join(folder, name), storage.read_bytes(storage.join(source, name)))
     fs, path = storage.filesystem(storage.join(source, "weights"))
-    for file in fs.ls(path, detail=False):
+    for file in fs.ls(path, detail=False) if fs.exists(path) else []:
         storage.write_bytes(storage.join(folder, "weights", file.rsplit("/", 1)[-1]), fs.cat_file(file))
     content = storage.read_json(storage.join(source, "config.json"))
     swept = from_dict(SweepConfig, content["config"])

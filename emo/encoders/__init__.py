@@ -42,7 +42,7 @@ class Branch:
 
     @property
     def is_tiny(self) -> bool:
-        return self.checkpoint.startswith("tiny-") and "/" not in self.checkpoint
+        return PRESETS.get(self.checkpoint) == (self.family, self.checkpoint)
 
 
 @dataclass(frozen=True)

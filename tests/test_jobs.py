@@ -1,0 +1,215 @@
+"""Every job as a user runs it, on a small corpus with real checkpoints, one after the other's result."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from checkpoints import write_checkpoint
+from corpora import FEELINGS, write_posts
+
+from emo import storage
+from emo.config import CalibrateConfig, EmbedConfig, PostsConfig, PredictConfig, PrepareConfig, SweepConfig, UserError
+from emo.posts import read_posts
+from jobs import calibrate, embed, predict, prepare, report, sweep
+
+ROOT = Path(__file__).parent.parent
+JOBS = sorted(path.name for path in (ROOT / "jobs").glob("*.py"))
+PREPARE = PrepareConfig(labels="auto", image_size=32)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, ray_session):
+    """A folder with raw posts, checkpoints, and room for a cache and runs."""
+    folder = tmp_path_factory.mktemp("jobs")
+    write_posts(folder / "raw")
+    for family in ("clip", "bert"):
+        write_checkpoint(family, folder / family)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def config(place):
+    clip = f"clip:{place / 'clip'}"
+    return SweepConfig(
+        data=str(place / "raw" / "posts.jsonl"),
+        cache=str(place / "cache"),
+        output=str(place / "run"),
+        prepare=PREPARE,
+        encoders=(clip, f"{clip}:image", f"bert:{place / 'bert'}"),
+        trials=2,
+        refine_trials=1,
+        refine_top=1,
+        calibration_trials=5,
+        max_epochs=2,
+        top=2,
+    )
+
+
+@pytest.fixture(scope="module")
+def run(config):
+    sweep.main(config)
+    return Path(config.output)
+
+
+def test_a_sweep_leaves_everything_that_a_run_folder_has(run):
+    for name in (
+        "config.json",
+        "posts.json",
+        "trials.parquet",
+        "calibration.parquet",
+        "examples.parquet",
+        "events.log",
+    ):
+        assert (run / name).stat().st_size, name
+    for name in ("leaderboard.json", "leaderboard.csv", "report.html", "model/bundle.json", "model/model.safetensors"):
+        assert (run / name).stat().st_size, name
+    assert not [path for path in (run / "model").rglob("*") if path.suffix in (".bin", ".pt", ".pkl")]
+
+
+def test_the_leaderboard_has_every_encoder_and_the_baselines(run, config):
+    rows = json.loads((run / "leaderboard.json").read_text())["rows"]
+    assert {row["name"] for row in rows if row["kind"] == "encoder"} == set(config.encoders)
+    baselines = {row["name"] for row in rows if row["kind"] == "baseline"}
+    assert baselines == {"all-positive", "prior", "tf-idf + logistic regression"}
+    assert [row["val/macro_f1"] for row in rows] == sorted((row["val/macro_f1"] for row in rows), reverse=True)
+    assert list(pd.read_csv(run / "leaderboard.csv")["name"]) == [row["name"] for row in rows]
+
+
+def test_a_row_is_the_mean_over_the_encoders_best_trials_by_val(run, config):
+    rows = {row["name"]: row for row in json.loads((run / "leaderboard.json").read_text())["rows"]}
+    trials = pd.read_parquet(run / "trials.parquet")
+    calibrated = pd.read_parquet(run / "calibration.parquet")
+    for name in config.encoders:
+        best = trials[trials.encoder == name].sort_values("val/macro_f1", ascending=False).head(2)
+        chosen = calibrated[calibrated.chosen & (calibrated.encoder == name)]
+        assert set(chosen.trial_id) == set(best.trial_id)
+        assert rows[name]["test/macro_f1"] == pytest.approx(chosen["test/macro_f1"].mean())
+
+
+def test_figures_follow_from_the_predictions_that_are_kept(run):
+    best = json.loads((run / "leaderboard.json").read_text())["best"]
+    kept = pd.read_parquet(run / "predictions" / f"{best['trial_id']}.parquet")
+    test = kept[kept.split == "test"]
+    targets, probs = np.stack(test.targets) > 0.5, np.stack(test.probs)
+    predicted = probs >= np.array(best["thresholds"])
+    f1 = 2 * (targets & predicted).sum(0) / np.maximum(targets.sum(0) + predicted.sum(0), 1)
+    calibrated = pd.read_parquet(run / "calibration.parquet")
+    row = calibrated[(calibrated.trial_id == best["trial_id"]) & (calibrated.rule == best["rule"])].iloc[0]
+    assert row["test/macro_f1"] == pytest.approx(f1.mean())
+
+
+def test_a_second_run_into_the_same_folder_is_refused(run, config):
+    before = (run / "leaderboard.csv").read_bytes()
+    with pytest.raises(UserError, match="already holds"):
+        sweep.main(config)
+    assert (run / "leaderboard.csv").read_bytes() == before
+
+
+def test_a_finished_run_has_nothing_left_to_do(run, config, capsys):
+    before = (run / "events.log").read_bytes()
+    sweep.main(replace(config, resume=True))
+    assert "nothing is left to do" in capsys.readouterr().out
+    assert (run / "events.log").read_bytes() == before
+
+
+def test_a_run_that_lost_its_end_is_ended_without_new_trials(run, config, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    storage.filesystem(str(copy))[0].copy(str(run), str(copy), recursive=True)
+    events = [line for line in (copy / "events.log").read_text().splitlines() if not line.endswith(" finished")]
+    (copy / "events.log").write_text("\n".join(events) + "\n")
+    (copy / "leaderboard.json").unlink()
+    trials = pd.read_parquet(copy / "trials.parquet")
+    sweep.main(replace(config, output=str(copy), resume=True))
+    assert sorted(pd.read_parquet(copy / "trials.parquet").trial_id) == sorted(trials.trial_id)
+    assert (copy / "leaderboard.json").read_text() == (run / "leaderboard.json").read_text()
+    assert "reused" in capsys.readouterr().out
+
+
+def test_predict_reads_new_posts_as_the_run_did(run, config, place):
+    output = place / "predictions"
+    predict.main(PredictConfig(model=str(run / "model"), data=config.data, cache=config.cache, output=str(output)))
+    predicted = pd.read_parquet(output / "predictions").set_index("post_id")
+    assert len(predicted) == 60
+    bundle = json.loads((run / "model" / "bundle.json").read_text())
+    best = json.loads((run / "leaderboard.json").read_text())["best"]
+    kept = pd.read_parquet(run / "predictions" / f"{best['trial_id']}.parquet").set_index("post_id")
+    names = sorted(FEELINGS)
+    ours = predicted.loc[kept.index, [f"prob/{name}" for name in names]].to_numpy()
+    np.testing.assert_allclose(ours, np.stack(kept.probs), atol=1e-5)
+    for _, row in predicted.iterrows():
+        assert list(row.labels) == [name for name in names if row[f"prob/{name}"] >= bundle["thresholds"][name]]
+
+
+def test_predict_needs_no_labels_and_counts_what_it_sets_aside(run, config, place, tmp_path):
+    source = write_posts(tmp_path, 12, images=False, labelled=False)
+    with source.open("a") as file:
+        file.write("not json\n")
+    output = tmp_path / "out"
+    predict.main(PredictConfig(model=str(run / "model"), data=str(source), cache=config.cache, output=str(output)))
+    manifest = json.loads((output / "manifest.json").read_text())
+    assert (manifest["num_read"], manifest["num_predicted"], manifest["num_rejects"]) == (13, 12, 1)
+    assert len(pd.read_parquet(output / "predictions")) == 12
+
+
+def test_predict_refuses_a_folder_without_a_model(tmp_path):
+    with pytest.raises(UserError, match="holds no bundle"):
+        predict.main(PredictConfig(model=str(tmp_path), output=str(tmp_path / "out")))
+
+
+def test_calibrate_chooses_thresholds_again_in_a_run_of_its_own(run, tmp_path):
+    output = tmp_path / "again"
+    calibrate.main(CalibrateConfig(run=str(run), calibration_trials=9, output=str(output)))
+    before, after = (pd.read_parquet(folder / "calibration.parquet") for folder in (run, output))
+    exact = [frame[frame.rule == "exact"].set_index("trial_id")["test/macro_f1"] for frame in (before, after)]
+    pd.testing.assert_series_equal(*exact)
+    assert (output / "report.html").exists()
+
+
+def test_report_writes_itself_again(run):
+    (run / "report.html").unlink()
+    report.main(report.ReportConfig(run=str(run)))
+    assert (run / "report.html").stat().st_size > 10_000
+
+
+def test_prepared_posts_are_taken_as_data(config, place, capsys):
+    folder = place / "prepared"
+    prepare.main(PostsConfig(data=config.data, cache=config.cache, output=str(folder), prepare=PREPARE))
+    assert read_posts(str(folder)).num_rows == 60
+    embed.main(EmbedConfig(data=str(folder), cache=config.cache, encoders=(f"bert:{place / 'bert'}",)))
+    assert "Features" in capsys.readouterr().out
+
+
+def test_encoders_that_a_corpus_cannot_feed_are_refused_by_name(config, tmp_path):
+    texts = write_posts(tmp_path, 30, images=False)
+    with pytest.raises(UserError, match=r":image reads image, and no post here has image"):
+        sweep.main(replace(config, data=str(texts), output=str(tmp_path / "run"), encoders=config.encoders[1:2]))
+    assert storage.is_empty(str(tmp_path / "run"))
+
+
+def test_the_presets_encoders_are_cut_to_what_the_corpus_has(config, tmp_path, capsys):
+    manifest = {"modalities": {"text": 5, "image": 0, "tags": 0}}
+    from emo.pipeline import chosen_encoders
+
+    specs = chosen_encoders(replace(config, encoders=None), manifest)
+    assert [spec.name for spec in specs] == ["tiny-bert"]
+    assert "left out: tiny-clip reads text and image" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_every_job_explains_itself(job):
+    result = subprocess.run([sys.executable, ROOT / "jobs" / job, "--help"], capture_output=True, text=True, check=True)
+    assert "--output" in result.stdout or job == "report.py"
+
+
+def test_a_mistake_is_one_sentence_and_exit_status_2(tmp_path):
+    command = [sys.executable, ROOT / "jobs" / "sweep.py", "--data", "nowhere.jsonl", "--output", tmp_path / "out"]
+    result = subprocess.run(command, capture_output=True, text=True, env=os.environ)
+    assert result.returncode == 2
+    assert result.stderr == "error: --data nowhere.jsonl does not exist.\n"
+    assert not list((tmp_path / "out").iterdir())
