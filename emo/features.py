@@ -176,7 +176,7 @@ def _read_projection(uri: str) -> Projection:
 
 
 def read_features(features: Features, post_ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Features (N, D) of the given posts in their order, zero where the modality is absent; and (N,) where it is not."""
+    """Features (N, D) of the given posts in their order, zero where the modality is absent; (N,) where it is not."""
     fs, path = storage.filesystem(features.folder)
     files = [file for file in fs.ls(path, detail=False) if file.endswith(".parquet")]
     result = np.zeros((len(post_ids), features.width), np.float32)

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import ray
 import ray.data
 
-from emo import labels, posts, splits, storage
+from emo import labels, posts, raw, splits, storage
 from emo.config import PrepareConfig, UserError, to_dict
 from emo.errors import sentence
 from emo.rows import SMALL, SPLITS, clean_chunks, finished
@@ -44,7 +44,7 @@ class Verdict:
 def posts_key(source: str, config: PrepareConfig, seed: int, *, labelled: bool = True) -> str:
     """What :func:`prepare` would write as fingerprint: files of another size or time give another."""
     stamps = []
-    for uri in posts.find_files(source):
+    for uri in raw.find_files(source):
         fs, path = storage.filesystem(uri)
         info = fs.info(path)
         times = (
@@ -62,8 +62,8 @@ def prepare(
     Without ``labelled`` the labels are not read: every post is unlabelled and the label space empty.
     """
     fingerprint = posts_key(source, config, seed, labelled=labelled)
-    chunks = posts.plan_chunks(posts.find_files(source))
-    posts.check_columns(config.columns, chunks)
+    chunks = raw.plan_chunks(raw.find_files(source))
+    raw.check_columns(config.columns, chunks)
     with _plain_errors(folder), ray.data.DataContext.current(_context()):
         cleaned = _cleaned(chunks, config, labelled)
         rows = _small_columns(cleaned)
@@ -89,7 +89,7 @@ def _context() -> ray.data.DataContext:
     return context
 
 
-def _cleaned(chunks: Sequence[posts.Chunk], config: PrepareConfig, labelled: bool) -> ray.data.Dataset:
+def _cleaned(chunks: Sequence[raw.Chunk], config: PrepareConfig, labelled: bool) -> ray.data.Dataset:
     """Every row of every chunk as SMALL and LARGE, kept in Ray's object store."""
     items = [{"chunk": number} for number in range(len(chunks))]
     kwargs = {"chunks": ray.put(list(chunks)), "config": config, "labelled": labelled}

@@ -12,9 +12,10 @@ import numpy as np
 import pyarrow as pa
 import ray
 
-from emo import labels, posts
+from emo import labels
 from emo.config import PrepareConfig
 from emo.image import prepare_image
+from emo.raw import Chunk, read_chunk, read_images
 from emo.text import clean
 
 SPLITS = ("train", "val", "test", "unlabelled")
@@ -44,12 +45,12 @@ def clean_chunks(block: Any, chunks: ray.ObjectRef, config: PrepareConfig, label
         yield from _clean_chunk(planned[number], config, labelled)
 
 
-def _clean_chunk(chunk: posts.Chunk, config: PrepareConfig, labelled: bool) -> Iterator[pa.Table]:
+def _clean_chunk(chunk: Chunk, config: PrepareConfig, labelled: bool) -> Iterator[pa.Table]:
     rows: list[dict[str, Any]] = []
     size = 0
-    waiting = posts.read_chunk(chunk, config.columns)
+    waiting = read_chunk(chunk, config.columns)
     while raws := list(islice(waiting, 32)):
-        images = posts.read_images([raw["image"] for raw in raws], chunk.folder)
+        images = read_images([raw["image"] for raw in raws], chunk.folder)
         for raw, image in zip(raws, images, strict=True):
             rows.append(prepare_row(raw, image, config, labelled))
             size += len(rows[-1]["image"] or b"")

@@ -54,7 +54,9 @@ def claim(folder: str, hint: str = "") -> None:
     """Make a new output folder; a UserError, with a hint, where something is there already, or it cannot be written."""
     try:
         if not storage.is_empty(folder):
-            raise UserError(f"--output {folder} already holds files, which are never overwritten; name another folder{hint}.")
+            raise UserError(
+                f"--output {folder} already holds files, which are never overwritten; name another folder{hint}."
+            )
         storage.make_folder(folder)
     except OSError as error:
         raise UserError(f"--output {folder} cannot be written: {error.strerror or error}.") from error

@@ -93,7 +93,7 @@ def test_posts_become_a_set(tmp_path):
 
 
 def test_the_same_again_is_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr("emo.posts.ROWS_PER_CHUNK", 7)
+    monkeypatch.setattr("emo.raw.ROWS_PER_CHUNK", 7)
     source = str(corpus(tmp_path))
     first, second = (prepare(source, str(tmp_path / name), AUTO, seed=3) for name in ("a", "b"))
     assert read_posts(str(tmp_path / "a")).equals(read_posts(str(tmp_path / "b")))

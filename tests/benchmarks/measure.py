@@ -12,10 +12,10 @@ def seconds(work: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def in_turn(ours: Callable[[], Any], reference: Callable[[], Any], rounds: int = 3) -> tuple[list[float], list[float]]:
-    """Seconds of each in every round: one after the other, so that what else the machine does falls on both."""
-    times = [(seconds(ours), seconds(reference)) for _ in range(rounds)]
-    return [time for time, _ in times], [time for _, time in times]
+def in_turn(*ways: Callable[[], Any], rounds: int = 3) -> list[list[float]]:
+    """Seconds of each way in every round: one after the other, so that what else the machine does falls on all."""
+    times = [[seconds(way) for way in ways] for _ in range(rounds)]
+    return [list(each) for each in zip(*times, strict=True)]
 
 
 def per_second(count: int, times: list[float]) -> float:

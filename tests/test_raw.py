@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emo import posts
+from emo import raw
 from emo.config import Columns, UserError
-from emo.posts import check_columns, find_files, plan_chunks, read_chunk, read_images, read_posts
+from emo.posts import read_posts
+from emo.raw import check_columns, find_files, plan_chunks, read_chunk, read_images
 
 ROWS = [{"id": f"p{number}", "text": f'line\n"{number}", é', "labels": "joy;anger"} for number in range(7)]
 
@@ -40,7 +41,7 @@ def read(*paths: Path, columns: Columns | None = None) -> list[dict]:
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "tsv", "parquet"])
 @pytest.mark.parametrize("rows_per_chunk", [1, 2, 100])
 def test_chunks_hold_every_record_once(tmp_path, monkeypatch, suffix, rows_per_chunk):
-    monkeypatch.setattr(posts, "ROWS_PER_CHUNK", rows_per_chunk)
+    monkeypatch.setattr(raw, "ROWS_PER_CHUNK", rows_per_chunk)
     path = write(tmp_path / f"a.{suffix}", ROWS)
     chunks = plan_chunks([str(path)])
     found = [post for chunk in chunks for post in read_chunk(chunk, Columns())]
@@ -62,7 +63,7 @@ def test_any_text_survives_chunking(tmp_path_factory, texts, suffix):
         tmp_path_factory.mktemp("texts") / f"a{suffix}", [{"id": str(n), "text": text} for n, text in enumerate(texts)]
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(posts, "ROWS_PER_CHUNK", 2)
+        patch.setattr(raw, "ROWS_PER_CHUNK", 2)
         assert [post["text"] for post in read(path)] == texts
 
 
