@@ -4,6 +4,7 @@ A *set* is a folder whose ``manifest.json`` is written last and names the data f
 killed writer leaves a data folder that nothing names; the next writer makes its own.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -56,11 +57,16 @@ def write_bytes(uri: str, content: bytes) -> None:
     fs.makedirs(fs._parent(path), exist_ok=True)
     if is_local(fs):
         temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        try:
+            with open(temporary, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.remove(temporary)
+            raise
     else:  # object stores make a file visible only once it is complete
         fs.pipe_file(path, content)
 

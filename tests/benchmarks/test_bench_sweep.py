@@ -41,6 +41,7 @@ FIXED = HeadConfig(max_epochs=20)
 BUDGET = Budget(
     encoders=("first", "second"), trials=50, refine_trials=0, refine_top=0, calibration_trials=1, max_epochs=20
 )
+NUM_TRIALS = BUDGET.total_trials(2)
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Round:
     """Seconds of each way, measured one after the other."""
 
     wall: float
-    """A sweep of 100 trials."""
+    """A sweep of NUM_TRIALS trials."""
     warm: float
     """The same since its first actor was up."""
     training: float
@@ -105,9 +106,9 @@ def _sweep(run: Path, data: dict[str, TrainingData]) -> tuple[float, float, list
     searcher = StudyPerEncoder(list(data), SearchSpace(), BUDGET, seed=0)
     first = FirstStart()
     began = time.perf_counter()
-    grid = run_trials(str(run), data, FIXED, searcher, [Watcher(str(run), list(data), 100, top=10), first])
+    grid = run_trials(str(run), data, FIXED, searcher, [Watcher(str(run), list(data), NUM_TRIALS, top=10), first])
     ended = time.perf_counter()
-    assert len(grid) == 100
+    assert len(grid) == NUM_TRIALS
     assert not grid.errors
     assert first.time
     return ended - began, ended - first.time, list(grid)
@@ -135,10 +136,10 @@ def _as_trainer(trial: Any, data: dict[str, TrainingData], folder: Path) -> None
     assert trainer.fit().metrics["val/macro_f1"] == pytest.approx(trial.metrics["val/macro_f1"], abs=0.02)
 
 
-def _encoding_anew(trial: Any, data: dict[str, TrainingData], branches: dict[str, Branch]) -> None:
+def _encoding_anew(
+    trial: Any, data: dict[str, TrainingData], branches: dict[str, Branch], posts: dict[str, list[Any]]
+) -> None:
     """One trial of a plain Optuna loop: texts and images of all posts through a CLIP of the tiny size, then the fit."""
-    images = [picture(seed, (96, 96), "JPEG") for seed in range(NUM_POSTS)]
-    posts = {"text": ["so happy today the rain never ends"] * NUM_POSTS, "image": images}
     targets = np.concatenate([data["first"].val_targets, data["first"].train_targets])
 
     def objective(_: optuna.Trial) -> float:
@@ -153,12 +154,14 @@ def _encoding_anew(trial: Any, data: dict[str, TrainingData], branches: dict[str
 def rounds(ray_session: None, data: dict[str, TrainingData], scratch: Path) -> list[Round]:
     """A sweep, a TorchTrainer and a trial of the plain loop; and all of it again."""
     branches, result = write_clip(scratch / "clip", **TINY), []
+    images = [picture(seed, (96, 96), "JPEG") for seed in range(NUM_POSTS)]
+    posts = {"text": ["so happy today the rain never ends"] * NUM_POSTS, "image": images}
     for n in range(ROUNDS):
         wall, warm, trials = _sweep(scratch / f"run-{n}", data)
         training = sum(trial.metrics["train_seconds"] for trial in trials) / num_cpus()
         show(f"sweep, round {n + 1}", wall, training, "s")
         trainer = seconds(lambda trial=trials[n]: _as_trainer(trial, data, scratch / "trainers"))
-        plain = seconds(lambda trial=trials[n]: _encoding_anew(trial, data, branches))
+        plain = seconds(lambda trial=trials[n]: _encoding_anew(trial, data, branches, posts))
         result.append(Round(wall, warm, training, trainer, plain))
     return result
 
@@ -170,11 +173,11 @@ def test_wall_time(rounds: list[Round]) -> None:
 
 
 def test_against_trainers(rounds: list[Round]) -> None:
-    ours, trainer = median(each.wall / 100 for each in rounds), median(each.trainer for each in rounds)
+    ours, trainer = median(each.wall / NUM_TRIALS for each in rounds), median(each.trainer for each in rounds)
     faster = show("a trial, as a TorchTrainer", ours, trainer, "s", f">= {TRAINER_LIMIT}", inverse=True)
     assert faster >= TRAINER_LIMIT
 
 
 def test_against_encoding_in_every_trial(rounds: list[Round]) -> None:
-    ours, plain = median(each.wall / 100 for each in rounds), median(each.plain for each in rounds)
+    ours, plain = median(each.wall / NUM_TRIALS for each in rounds), median(each.plain for each in rounds)
     show("a trial, encoding anew in plain Optuna", ours, plain, "s", inverse=True)
