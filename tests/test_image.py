@@ -130,6 +130,7 @@ def test_tracking_pixels_are_refused(shape):
         prepare_image(encoded(Image.new("RGB", shape)), 64, LIMIT)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @settings(max_examples=100, deadline=None)
 @given(st.sampled_from(["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"]), st.data())
 def test_corrupt_bytes_raise_nothing_but_value_error(kind, data):

@@ -86,7 +86,8 @@ def test_a_row_is_the_mean_over_the_encoders_best_trials_by_val(run, config):
     trials = pd.read_parquet(run / "trials.parquet")
     calibrated = pd.read_parquet(run / "calibration.parquet")
     for name in config.encoders:
-        best = trials[trials.encoder == name].sort_values("val/macro_f1", ascending=False).head(2)
+        ordered = trials[trials.encoder == name].sort_values(["val/macro_f1", "trial_id"], ascending=[False, True])
+        best = ordered.head(2)
         chosen = calibrated[calibrated.chosen & (calibrated.encoder == name)]
         assert set(chosen.trial_id) == set(best.trial_id)
         assert rows[name]["test/macro_f1"] == pytest.approx(chosen["test/macro_f1"].mean())
