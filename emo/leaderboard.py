@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 
 from emo import baselines, storage
 from emo.calibrate import split_metrics
+from emo.encode import texts_of
 from emo.encoders import EncoderSpec
-from emo.features import EncodedPosts, texts_of
+from emo.features import EncodedPosts
 from emo.posts import read_posts
 from emo.thresholds import candidates, choose, decide
 

@@ -10,8 +10,8 @@ import pyarrow.dataset
 from emo import storage
 from emo.bundle import Bundle, load_bundle
 from emo.config import UserError
+from emo.encode import actor_device, encoder_inputs, map_with_actors
 from emo.encoders.pretrained import PretrainedEncoder
-from emo.features import actor_device, encoder_inputs, map_with_actors
 from emo.posts import posts_dataset
 from emo.thresholds import decide
 from emo.train import predict_probs

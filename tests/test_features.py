@@ -8,9 +8,10 @@ from corpora import write_posts
 from emo import features as module
 from emo import storage
 from emo.config import PrepareConfig
+from emo.encode import text_for_encoder, texts_of
 from emo.encoders import Branch, parse_encoder
 from emo.encoders.pretrained import PretrainedEncoder, resolve
-from emo.features import embed, encoded_posts, features_key, read_features, resolve_encoders, text_for_encoder, texts_of
+from emo.features import embed, encoded_posts, features_key, read_features, resolve_encoders
 from emo.posts import read_posts
 from emo.prepare import prepare
 

@@ -21,8 +21,9 @@ from measure import in_turn, per_second, show
 from PIL import Image
 
 from emo import storage
+from emo.encode import BATCH_SIZE, ROWS_PER_TASK
 from emo.encoders import Branch
-from emo.features import BATCH_SIZE, ROWS_PER_TASK, embed
+from emo.features import embed
 from emo.posts import read_posts
 from emo.session import num_cpus
 
