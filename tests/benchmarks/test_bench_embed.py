@@ -1,4 +1,4 @@
-"""Posts a second of emo.features.embed on 10,000 posts with images, against a bare torch loop over the same checkpoint.
+"""Posts a second of emo.features.embed on posts with images, against a bare torch loop over the same checkpoint.
 
 The loop decodes, processes and encodes batches of 64 in one process with torch on every core, and writes Parquet. It
 has torch and transformers imported already, while our actors import them in every run: what that takes is measured on
@@ -49,15 +49,14 @@ def _encode_plainly(posts: str, branch: Branch, target: Path) -> np.ndarray:
     return result
 
 
-@pytest.fixture(scope="module")
-def few(prepared: str, scratch: Path) -> str:
-    """The first NUM_FEW of the prepared posts, to tell start-up from work."""
+def _first(num_posts: int, prepared: str, scratch: Path) -> str:
+    """The first of the prepared posts as a set of their own."""
     manifest = storage.manifest(prepared)
     assert manifest
-    folder = scratch / "few"
-    (folder / manifest["data"]).mkdir(parents=True)
-    pq.write_table(read_posts(prepared).slice(0, NUM_FEW), folder / manifest["data"] / "posts.parquet")
-    storage.finish(str(folder), manifest | {"fingerprint": "few"})
+    folder = scratch / f"first-{num_posts}"
+    (folder / manifest["data"]).mkdir(parents=True, exist_ok=True)
+    pq.write_table(read_posts(prepared).slice(0, num_posts), folder / manifest["data"] / "posts.parquet")
+    storage.finish(str(folder), manifest | {"fingerprint": f"first {num_posts}", "num_posts": num_posts})
     return str(folder)
 
 
@@ -70,18 +69,18 @@ def every_core(ray_session: None):
 
 
 @pytest.mark.usefixtures("every_core")
-@pytest.mark.parametrize(("name", "size"), [("tiny", TINY), ("middle", MIDDLE)])
-def test_embed(name: str, size: dict[str, int], prepared: str, few: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "size", "num_posts"), [("tiny", TINY, 10_000), ("middle", MIDDLE, 3_000)])
+def test_embed(name: str, size: dict[str, int], num_posts: int, prepared: str, scratch: Path, tmp_path: Path) -> None:
+    few, posts = _first(NUM_FEW, prepared, scratch), _first(num_posts, prepared, scratch)
     branch = write_clip(tmp_path / "clip", **size)["image"]
 
     def ours(posts: str) -> None:
         embed(posts, branch, str(tmp_path / "cache"), tags_mode="append", refresh=True)
 
     def reference() -> None:
-        _encode_plainly(prepared, branch, tmp_path / "plain.parquet")
+        _encode_plainly(posts, branch, tmp_path / "plain.parquet")
 
-    few_times, our_times, their_times = in_turn(lambda: ours(few), lambda: ours(prepared), reference)
-    num_posts = read_posts(prepared, ["post_id"]).num_rows
+    few_times, our_times, their_times = in_turn(lambda: ours(few), lambda: ours(posts), reference)
     theirs = per_second(num_posts, their_times)
     further = [all_posts - few_posts for all_posts, few_posts in zip(our_times, few_times, strict=True)]
     print(f"embed {name}: {median(few_times):.1f} s of each of our runs start the actors and encode {NUM_FEW} posts")
