@@ -69,7 +69,7 @@ def every_core(ray_session: None):
 
 
 @pytest.mark.usefixtures("every_core")
-@pytest.mark.parametrize(("name", "size", "num_posts"), [("tiny", TINY, 10_000), ("middle", MIDDLE, 3_000)])
+@pytest.mark.parametrize(("name", "size", "num_posts"), [("tiny", TINY, 10_000), ("middle", MIDDLE, 6_000)])
 def test_embed(name: str, size: dict[str, int], num_posts: int, prepared: str, scratch: Path, tmp_path: Path) -> None:
     few, posts = _first(NUM_FEW, prepared, scratch), _first(num_posts, prepared, scratch)
     branch = write_clip(tmp_path / "clip", **size)["image"]
