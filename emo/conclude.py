@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from emo import storage
 from emo.bundle import Bundle, projection_shapes, save_bundle
 from emo.calibrate import calibrate, head_config
@@ -61,8 +63,6 @@ def write_model(
     run: Run, config: SweepConfig, best: dict[str, Any], spec: EncoderSpec, data: EncodedPosts, manifest: dict[str, Any]
 ) -> None:
     """The best model as a bundle under ``model/``."""
-    import numpy as np
-
     trial = next(row for row in read_trials(run.folder) if row["trial_id"] == best["trial_id"])
     prepared = from_dict(PrepareConfig, manifest["config"])
     bundle = Bundle(

@@ -1,4 +1,4 @@
-"""One Ray for all benchmarks, started as a job starts it, and the posts that several of them read."""
+"""The posts that several benchmarks read; Ray is that of all tests, started as a job starts it."""
 
 import json
 import shutil
@@ -10,26 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emo.session import prepare_environment, start_ray
-
 NUM_POSTS = 10_000
 WORDS = ["so", "happy", "today", "the", "sad", "rain", "never", "ends", "again", "&", "<b>really</b>", "late", "train"]
 SIGNS = ("https://t.co/a1b2c3", "@someone", "#legday", "😂", "❤️", "RT @news: ", "&amp;", "")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    if config.option.markexpr == "bench":  # before the libraries that read it are imported; other tests go without
-        prepare_environment()
-
-
-@pytest.fixture(scope="session")
-def ray_session() -> Iterator[None]:
-    """Ray on this machine's cores: two where the limits are meant to hold."""
-    import ray
-
-    start_ray()
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="session")
