@@ -85,11 +85,11 @@ def test_a_file_is_refused(tmp_path):
 
 
 def test_a_folder_on_another_store():
-    fsspec.filesystem("memory").store.clear()  # the store is one for all tests
-    claim("memory://runs/one")
-    fsspec.filesystem("memory").pipe_file("/runs/one/events.log", b"x")
+    folder = "memory://claimed/one"  # the store is one for all tests
+    claim(folder)
+    fsspec.filesystem("memory").pipe_file("/claimed/one/events.log", b"x")
     with pytest.raises(UserError, match="already holds"):
-        claim("memory://runs/one")
+        claim(folder)
     fsspec.filesystem("memory").store.clear()
 
 
