@@ -1,21 +1,20 @@
 """Thresholds for the kept models of a sweep, one Ray task a model; the only place where test targets are read."""
 
 import dataclasses
-import io
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray
 import torch
 from safetensors.torch import load
 
 from emo import storage
-from emo.config import HeadConfig, SweepConfig
-from emo.features import SPLITS, EncodedPosts
+from emo.config import SPLITS, HeadConfig, SweepConfig
+from emo.features import EncodedPosts
 from emo.metrics import prefixed, score
 from emo.sweep import fixed_choices
+from emo.tables import write_table
 from emo.thresholds import candidates, choose, decide
 from emo.train import build_model, predict_probs
 from emo.trial import PARAMETERS, weights_uri
@@ -31,7 +30,7 @@ def calibrate(
     kept = [(row, rank) for name in data for rank, row in enumerate(ranked(trials, name)[: config.top], start=1)]
     tasks = [_calibrate_one.remote(run, row, rank, shared[row["encoder"]], config, labels) for row, rank in kept]
     rows = [row for result in ray.get(tasks) for row in result]
-    _write(storage.join(run, "calibration.parquet"), pa.Table.from_pylist(rows))
+    write_table(storage.join(run, "calibration.parquet"), pa.Table.from_pylist(rows))
     return rows
 
 
@@ -99,10 +98,4 @@ def write_predictions(run: str, trial_id: str, data: EncodedPosts, probs: dict[s
         )
         for split in SPLITS
     ]
-    _write(storage.join(run, "predictions", f"{trial_id}.parquet"), pa.concat_tables(parts))
-
-
-def _write(uri: str, table: pa.Table) -> None:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer)
-    storage.write_bytes(uri, buffer.getvalue())
+    write_table(storage.join(run, "predictions", f"{trial_id}.parquet"), pa.concat_tables(parts))

@@ -11,6 +11,10 @@ import tyro
 MODALITIES = ("text", "image")
 """The modalities that encoders read; tags join the text."""
 
+SPLITS = ("train", "val", "test")
+ALL_SPLITS = (*SPLITS, "unlabelled")
+"""The splits of labelled posts, and those with what has no labels."""
+
 PLUTCHIK = ("anger", "anticipation", "disgust", "fear", "joy", "sadness", "surprise", "trust", "neutral")
 
 Preset = Literal["demo", "paper"]

@@ -6,21 +6,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset
 import ray
 import torch
 
 from emo import storage
+from emo.config import SPLITS
 from emo.encode import Encode, input_columns, map_with_actors, texts_of
 from emo.encoders import Branch, EncoderSpec
 from emo.encoders.pretrained import POOLING, PretrainedEncoder, resolve
 from emo.encoders.tiny import build_tiny
 from emo.labels import binarise
 from emo.models import Projection
-from emo.posts import posts_dataset, read_posts
+from emo.posts import posts_dataset, posts_manifest, read_posts
+from emo.tables import parquet_files, read_folder
 from emo.train import TrainingData
 
-SPLITS = ("train", "val", "test")
 TINY_ROWS = 5_000
 """A tiny checkpoint learns from at most this many posts."""
 
@@ -51,8 +51,7 @@ def embed(posts: str, branch: Branch, cache: str, *, tags_mode: str, refresh: bo
 
 def features_key(posts: str, branch: Branch, tags_mode: str) -> str:
     """The name of a feature set: it changes with the posts, the checkpoint, what is read of a post, and the pooling."""
-    manifest = storage.manifest(posts)
-    assert manifest
+    manifest = posts_manifest(posts)
     text_variant = tags_mode if branch.modality == "text" else None
     # a folder counts by what is in it, so that a moved checkpoint keeps its features
     return storage.digest(
@@ -61,8 +60,7 @@ def features_key(posts: str, branch: Branch, tags_mode: str) -> str:
 
 
 def _encode_posts(posts: str, branch: Branch, folder: str, tags_mode: str) -> dict[str, Any]:
-    manifest = storage.manifest(posts)
-    assert manifest
+    manifest = posts_manifest(posts)
     data = storage.new_data_folder()
     fs, path = storage.filesystem(storage.join(folder, data))
     dataset = posts_dataset(posts, ["post_id", *input_columns(branch.modality)])
@@ -106,12 +104,10 @@ def _read_projection(uri: str) -> Projection:
 
 def read_features(features: Features, post_ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Features (N, D) of the given posts in their order, zero where the modality is absent; (N,) where it is not."""
-    fs, path = storage.filesystem(features.folder)
-    files = [file for file in fs.ls(path, detail=False) if file.endswith(".parquet")]
     result = np.zeros((len(post_ids), features.width), np.float32)
     present = np.zeros(len(post_ids), bool)
-    if files:
-        table = pa.dataset.dataset(files, filesystem=fs, format="parquet").to_table()
+    if parquet_files(features.folder)[0]:
+        table = read_folder(features.folder)
         row_of = {post_id: row for row, post_id in enumerate(post_ids)}
         rows = [row_of.get(post_id, -1) for post_id in table["post_id"].to_pylist()]
         known = np.array(rows) >= 0
@@ -147,8 +143,7 @@ class EncodedPosts:
 
 def encoded_posts(posts: str, branches: list[Features]) -> EncodedPosts:
     """Features and targets of a prepared corpus, in the order of the post ids."""
-    manifest = storage.manifest(posts)
-    assert manifest
+    manifest = posts_manifest(posts)
     table = read_posts(posts, ["post_id", "targets", "split"]).sort_by("post_id")
     tables = {split: table.filter(pc.equal(table["split"], split)) for split in SPLITS}
     post_ids = {split: part["post_id"].to_pylist() for split, part in tables.items()}
@@ -191,8 +186,7 @@ def resolve_encoders(
 
 def build_tiny_set(name: str, posts: str, cache: str, tags_mode: str, seed: int) -> str:
     """The folder of a tiny checkpoint; only posts of train and without labels are read: val and test stay unseen."""
-    manifest = storage.manifest(posts)
-    assert manifest
+    manifest = posts_manifest(posts)
     folder = storage.join(cache, "encoders", f"{name}-{storage.digest([manifest['fingerprint'], tags_mode, seed])}")
     found = storage.manifest(folder)
     if found is None:

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from emo import baselines, storage
 from emo.calibrate import split_metrics
@@ -15,6 +14,7 @@ from emo.encode import texts_of
 from emo.encoders import EncoderSpec
 from emo.features import EncodedPosts
 from emo.posts import read_posts
+from emo.tables import read_table, write_table
 from emo.thresholds import candidates, choose, decide
 
 NUM_EXAMPLES = 12
@@ -109,7 +109,7 @@ def write_leaderboard(
 def write_examples(run: str, posts: str, best: dict[str, Any], labels: tuple[str, ...]) -> None:
     """``examples.parquet``: test posts that the best model reads rightly, and as many that it does not."""
     uri = storage.join(run, "predictions", f"{best['trial_id']}.parquet")
-    table = pq.read_table(io.BytesIO(storage.read_bytes(uri)))
+    table = read_table(uri)
     rows = table.filter(pc.equal(table["split"], "test")).to_pylist()
     for row in rows:
         predicted = decide(np.array(row["probs"]), np.array(best["thresholds"]))
@@ -124,9 +124,7 @@ def write_examples(run: str, posts: str, best: dict[str, Any], labels: tuple[str
     by_id = {row["post_id"]: row for row in content.to_pylist()}
     columns = ["post_id", "targets", "probs", "predicted", "gold", "correct"]
     examples = [by_id[row["post_id"]] | {name: row[name] for name in columns} for row in picked]
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(examples), buffer)
-    storage.write_bytes(storage.join(run, "examples.parquet"), buffer.getvalue())
+    write_table(storage.join(run, "examples.parquet"), pa.Table.from_pylist(examples))
 
 
 def _names(chosen: np.ndarray, labels: tuple[str, ...]) -> list[str]:

@@ -2,13 +2,11 @@
 
 from typing import Any
 
-from emo.config import SweepConfig
+from emo.config import ALL_SPLITS, SweepConfig
 from emo.console import duration, figure, say, show_facts, show_table, warn
 from emo.encoders import Branch, EncoderSpec
 from emo.features import Features
 from emo.session import num_cpus
-
-SPLIT_NAMES = ("train", "val", "test", "unlabelled")
 
 
 def show_posts(manifest: dict[str, Any]) -> None:
@@ -17,7 +15,7 @@ def show_posts(manifest: dict[str, Any]) -> None:
     facts = [
         ("source", str(manifest["source"])),
         ("posts", f"{manifest['num_posts']} of {manifest['num_read']} read: {modalities}"),
-        ("splits", ", ".join(f"{name} {manifest['splits'][name]['num_posts']}" for name in SPLIT_NAMES)),
+        ("splits", ", ".join(f"{name} {manifest['splits'][name]['num_posts']}" for name in ALL_SPLITS)),
         ("label shares", _label_shares(manifest)),
     ]
     if manifest["num_rejects"]:

@@ -2,14 +2,13 @@
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.dataset
-import pyarrow.fs
 
 from emo import storage
 from emo.config import UserError
+from emo.tables import parquet_files, read_folder
 
 if TYPE_CHECKING:
     import ray.data
@@ -36,26 +35,24 @@ def schema(labels: Sequence[str], label_threshold: float) -> pa.Schema:
 
 def read_posts(folder: str, columns: Sequence[str] | None = None) -> pa.Table:
     """Prepared posts in the order of their source."""
-    uri = _data_folder(folder)
-    fs, path = storage.filesystem(uri)
-    arrow_fs = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs))
-    dataset = pyarrow.dataset.dataset(sorted(fs.glob(f"{path}/*.parquet")), format="parquet", filesystem=arrow_fs)
-    return dataset.to_table(columns=None if columns is None else list(columns))
+    return read_folder(_data_folder(folder), columns)
 
 
 def posts_dataset(folder: str, columns: Sequence[str] | None = None) -> "ray.data.Dataset":
     """The same as a dataset that Ray streams."""
     import ray.data  # not above: everything else here works on a machine without Ray
 
-    uri = _data_folder(folder)
-    fs, path = storage.filesystem(uri)
-    arrow_fs = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs))
-    paths = sorted(fs.glob(f"{path}/*.parquet"))
-    return ray.data.read_parquet(paths, filesystem=arrow_fs, columns=None if columns is None else list(columns))
+    files, fs = parquet_files(_data_folder(folder))
+    return ray.data.read_parquet(files, filesystem=fs, columns=None if columns is None else list(columns))
 
 
-def _data_folder(folder: str) -> str:
+def posts_manifest(folder: str) -> dict[str, Any]:
+    """The manifest of a folder of prepared posts; a UserError where it is none."""
     content = storage.manifest(folder)
     if content is None or content.get("kind") != "posts":
         raise UserError(f"{folder} is not a folder of prepared posts (no finished {storage.MANIFEST} of that kind).")
-    return storage.join(folder, content["data"])
+    return content
+
+
+def _data_folder(folder: str) -> str:
+    return storage.join(folder, posts_manifest(folder)["data"])

@@ -5,14 +5,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset
 
 from emo import storage
 from emo.bundle import Bundle, load_bundle
 from emo.config import UserError
 from emo.encode import actor_device, encoder_inputs, map_with_actors
 from emo.encoders.pretrained import PretrainedEncoder
-from emo.posts import posts_dataset
+from emo.errors import sentence
+from emo.posts import posts_dataset, posts_manifest
+from emo.tables import read_folder
 from emo.thresholds import decide
 from emo.train import predict_probs
 
@@ -55,15 +56,16 @@ def prediction_table(post_ids: pa.ChunkedArray, probs: np.ndarray, bundle: Bundl
 def predict(posts: str, model: str, output: str) -> dict[str, Any]:
     """Predict every post of a prepared folder into Parquet under ``output``; returns the manifest, written last."""
     bundle, _ = load_bundle(model)
-    prepared = storage.manifest(posts)
-    assert prepared
+    prepared = posts_manifest(posts)
     data = "predictions"
     fs, path = storage.filesystem(storage.join(output, data))
     try:
         dataset = posts_dataset(posts, ["post_id", "text", "image", "tags"])
         map_with_actors(dataset, prepared["num_posts"], Predict, (model,)).write_parquet(path, filesystem=fs)
-    except OSError as error:
-        raise UserError(f"--output {output} cannot be written: {error.strerror or error}.") from error
+    except Exception as error:
+        if said := sentence(error, f"--output {output} cannot be written"):
+            raise UserError(said) from None
+        raise
     content = {
         "kind": "predictions",
         "data": data,
@@ -81,8 +83,6 @@ def predict(posts: str, model: str, output: str) -> dict[str, Any]:
 
 def label_counts(folder: str, labels: tuple[str, ...]) -> dict[str, int]:
     """How often each label was predicted."""
-    fs, path = storage.filesystem(folder)
-    files = [file for file in fs.ls(path, detail=False) if file.endswith(".parquet")]
-    column = pa.dataset.dataset(files, filesystem=fs, format="parquet").to_table(columns=["labels"])["labels"]
+    column = read_folder(folder, ["labels"])["labels"]
     counted = {row["values"]: row["counts"] for row in pc.value_counts(pc.list_flatten(column)).to_pylist()}
     return {label: counted.get(label, 0) for label in labels}

@@ -11,14 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs
-import pyarrow.parquet as pq
 import ray
 import ray.data
 
 from emo import labels, posts, raw, splits, storage
-from emo.config import PrepareConfig, UserError, to_dict
+from emo.config import ALL_SPLITS, SPLITS, PrepareConfig, UserError, to_dict
 from emo.errors import sentence
-from emo.rows import SMALL, SPLITS, clean_chunks, finished
+from emo.rows import SMALL, clean_chunks, finished
+from emo.tables import write_table
 
 FORMAT = 1
 """Counts changes to what is written, so that a cache made by other code is not taken for this one's."""
@@ -34,7 +34,7 @@ class Verdict:
     reasons: list[str | None]
     """Why a row is rejected."""
     splits: np.ndarray
-    """An index into SPLITS for each row, -1 where it is rejected: int8 (N,)."""
+    """An index into ALL_SPLITS for each row, -1 where it is rejected: int8 (N,)."""
     targets: np.ndarray
     """Shares, zeros where unlabelled: float32 (N, K)."""
     num_across: int
@@ -136,12 +136,12 @@ def decide(rows: pa.Table, config: PrepareConfig, seed: int, labelled: bool) -> 
             except ValueError as error:
                 reasons[number] = str(error)
     kept = np.array([reason is None for reason in reasons])
-    codes = np.where(kept, SPLITS.index("unlabelled"), -1).astype(np.int8)
+    codes = np.where(kept, ALL_SPLITS.index("unlabelled"), -1).astype(np.int8)
     held = np.flatnonzero(kept & np.array([shares is not None for shares in named]))
     if not labelled:
         return Verdict(space, reasons, codes, targets, 0, [])
     names, num_across, made = _split(rows.take(held), targets[held], config, seed)
-    codes[held] = [SPLITS.index(name) for name in names]
+    codes[held] = [ALL_SPLITS.index(name) for name in names]
     return Verdict(space, reasons, codes, targets, num_across, made)
 
 
@@ -186,7 +186,7 @@ def _split(rows: pa.Table, targets: np.ndarray, config: PrepareConfig, seed: int
     columns = (rows[name].to_pylist() for name in ("group", "text_hash", "image_hash"))
     groups, given = splits.group_ids(*columns), rows["given"].to_pylist()
     names = splits.make_splits(positives, given, groups, config.val_share, config.test_share, seed)
-    return names, splits.count_across(names, groups), [name for name in splits.SPLITS[1:] if name not in given]
+    return names, splits.count_across(names, groups), [name for name in SPLITS[1:] if name not in given]
 
 
 def _first_reasons(rows: pa.Table, reasons: Sequence[str | None]) -> str:
@@ -229,9 +229,7 @@ def _leaves(schema: pa.Schema) -> list[str]:
 
 def _write_rejects(rows: pa.Table, verdict: Verdict, uri: str) -> None:
     table = rows.select(["source", "post_id"]).append_column("reason", pa.array(verdict.reasons, pa.string()))
-    buffer = pa.BufferOutputStream()
-    pq.write_table(table.filter(pc.is_valid(table["reason"])), buffer)
-    storage.write_bytes(storage.join(uri, "rejects.parquet"), buffer.getvalue().to_pybytes())
+    write_table(storage.join(uri, "rejects.parquet"), table.filter(pc.is_valid(table["reason"])))
 
 
 def describe(rows: pa.Table, verdict: Verdict, config: PrepareConfig) -> dict[str, Any]:
@@ -240,7 +238,7 @@ def describe(rows: pa.Table, verdict: Verdict, config: PrepareConfig) -> dict[st
     positives = labels.binarise(verdict.targets, config.label_threshold)
     counts = {
         name: {"num_posts": int(mask.sum()), "positives": positives[mask].sum(axis=0).tolist()}
-        for code, name in enumerate(SPLITS)
+        for code, name in enumerate(ALL_SPLITS)
         for mask in [verdict.splits == code]
     }
     reasons = Counter(reason.partition(":")[0] for reason in verdict.reasons if reason is not None)
@@ -266,7 +264,7 @@ def describe(rows: pa.Table, verdict: Verdict, config: PrepareConfig) -> dict[st
 
 def _warnings(verdict: Verdict, counts: dict[str, dict[str, Any]]) -> list[str]:
     warnings = []
-    for name in splits.SPLITS:
+    for name in SPLITS:
         none = [label for label, num in zip(verdict.space, counts[name]["positives"], strict=True) if not num]
         if none:
             effect = "cannot be learned" if name == "train" else f"cannot be judged on {name}"

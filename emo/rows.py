@@ -13,12 +13,11 @@ import pyarrow as pa
 import ray
 
 from emo import labels
-from emo.config import PrepareConfig
+from emo.config import ALL_SPLITS, PrepareConfig
 from emo.image import prepare_image
 from emo.raw import Chunk, read_chunk, read_images
 from emo.text import clean
 
-SPLITS = ("train", "val", "test", "unlabelled")
 SPLIT_NAMES = {"dev": "val", "valid": "val", "validation": "val", "training": "train", "testing": "test"}
 BYTES_PER_BLOCK = 64 * 2**20
 SMALL = {
@@ -73,7 +72,7 @@ def finished(block: Any, schema: pa.Schema, verdict: ray.ObjectRef) -> pa.Table:
     if not kept.all():
         block, index = block.filter(pa.array(kept)), index[kept]
     codes, targets = codes[index], targets[index]
-    columns = {"targets": _target_column(codes, targets), "split": pa.array(SPLITS).take(pa.array(codes))}
+    columns = {"targets": _target_column(codes, targets), "split": pa.array(ALL_SPLITS).take(pa.array(codes))}
     return pa.table(
         [columns.get(name, block[name] if name in block.column_names else None) for name in schema.names], schema=schema
     )
@@ -82,7 +81,7 @@ def finished(block: Any, schema: pa.Schema, verdict: ray.ObjectRef) -> pa.Table:
 def _target_column(codes: np.ndarray, targets: np.ndarray) -> pa.Array:
     if targets.shape[1] == 0:  # an empty label space, which Arrow reads but does not build
         return pa.nulls(len(targets), pa.list_(pa.float32(), 0))
-    unlabelled = pa.array(codes == SPLITS.index("unlabelled"))
+    unlabelled = pa.array(codes == ALL_SPLITS.index("unlabelled"))
     return pa.FixedSizeListArray.from_arrays(pa.array(targets.ravel()), targets.shape[1], mask=unlabelled)
 
 
@@ -137,7 +136,7 @@ def _belonging(raw: dict[str, Any], labelled: bool) -> dict[str, Any]:
         return {"group": group}
     given = (_plain_text(raw["split"], "split") or "").casefold()
     given = SPLIT_NAMES.get(given, given)
-    if given and given not in SPLITS:
+    if given and given not in ALL_SPLITS:
         raise ValueError(f"unknown split: {given!r}")
     shares = labels.shares(raw["labels"], raw["votes"], raw["annotators"]) if given != "unlabelled" else None
     if shares is None:

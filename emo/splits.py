@@ -12,7 +12,6 @@ from scipy.sparse.csgraph import connected_components
 
 from emo.config import UserError
 
-SPLITS = ("train", "val", "test")
 MIN_POSTS = 10
 
 

@@ -1,16 +1,15 @@
 """The eye on a running sweep: progress for the person, trials.parquet, and only the best weights kept."""
 
-import io
 import time
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from ray import tune
 from ray.tune.experiment import Trial
 
 from emo import storage
 from emo.console import TrialProgress
+from emo.tables import read_table, write_table
 from emo.trial import METRIC, PARAMETERS, weights_uri
 
 WRITE_SECONDS = 10.0
@@ -119,10 +118,8 @@ def _reason(trial: Trial) -> str:
 
 
 def write_trials(run: str, rows: list[dict[str, Any]]) -> None:
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), buffer)
-    storage.write_bytes(storage.join(run, "trials.parquet"), buffer.getvalue())
+    write_table(storage.join(run, "trials.parquet"), pa.Table.from_pylist(rows, schema=SCHEMA))
 
 
 def read_trials(run: str) -> list[dict[str, Any]]:
-    return pq.read_table(io.BytesIO(storage.read_bytes(storage.join(run, "trials.parquet")))).to_pylist()
+    return read_table(storage.join(run, "trials.parquet")).to_pylist()
