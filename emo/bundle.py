@@ -5,6 +5,7 @@
 commit, and fetched again where they are needed.
 """
 
+import hashlib
 import os
 import shutil
 from dataclasses import asdict, dataclass, replace
@@ -20,7 +21,7 @@ from emo.encoders import Branch
 from emo.models import FusionClassifier, Projection
 from emo.train import build_model
 
-FORMAT = 1
+FORMAT = 2
 """Grows when an older emo could no longer read a bundle rightly."""
 
 CARRIED = (".safetensors", ".json", ".txt", ".model", ".jinja")
@@ -43,6 +44,8 @@ class Bundle:
     tags: str
     about: dict[str, Any]
     """Where the model comes from: encoder, trial, its figures."""
+    fingerprint: str = ""
+    """Of its weights and everything else that was saved."""
 
 
 def projection_shapes(projections: dict[str, Projection | None]) -> dict[str, tuple[tuple[int, int], bool] | None]:
@@ -102,6 +105,7 @@ def load_bundle(folder: str) -> tuple[Bundle, FusionClassifier]:
             f"--model {folder} was written by a newer emo ({content['emo']}; this is {__version__}); update emo."
         )
     labels = tuple(content["labels"])
+    weights = storage.read_bytes(storage.join(folder, "model.safetensors"))
     bundle = Bundle(
         labels=labels,
         thresholds=np.array([content["thresholds"][label] for label in labels]),
@@ -112,9 +116,10 @@ def load_bundle(folder: str) -> tuple[Bundle, FusionClassifier]:
         prepare=from_dict(PrepareConfig, content["prepare"]),
         tags=content["tags"],
         about=content["about"],
+        fingerprint=storage.digest([content, hashlib.sha256(weights).hexdigest()]),
     )
     model = empty_model(bundle)
-    model.load_state_dict(load(storage.read_bytes(storage.join(folder, "model.safetensors"))))
+    model.load_state_dict(load(weights))
     return bundle, model.eval()
 
 

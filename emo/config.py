@@ -1,6 +1,7 @@
 """What a run is told: frozen dataclasses that are command line, JSON file and documentation at once."""
 
 import dataclasses
+import json
 import types
 import typing
 from dataclasses import dataclass, field
@@ -50,16 +51,55 @@ class Columns:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FetchLimits:
+    """How long, how much and how often images are fetched that posts name by URI."""
+
+    timeout: float = 20.0
+    """Seconds for one try, from connecting to the last byte."""
+    max_bytes: int = 20 * 2**20
+    retries: int = 2
+    """Further tries after the first, of what may pass: no connection, a lost one, HTTP 429 and 5xx, a time-out."""
+    concurrency: int = 16
+    """How many requests of one worker are under way at once."""
+    allow_private: bool = False
+    """Fetch from this machine and its private networks, too."""
+
+    def __post_init__(self) -> None:
+        check("--fetch.timeout", self.timeout, self.timeout > 0, "above 0")
+        check("--fetch.max-bytes", self.max_bytes, self.max_bytes > 0, "above 0")
+        check("--fetch.retries", self.retries, self.retries >= 0, "at least 0")
+        check("--fetch.concurrency", self.concurrency, self.concurrency >= 1, "at least 1")
+
+
+Targets = Literal["threshold", "majority", "any", "soft", "draw"]
+
+
+@dataclass(frozen=True, kw_only=True)
 class PrepareConfig:
     """How raw posts become clean ones: every choice that changes a prepared post, and nothing else."""
 
-    labels: str = "plutchik"
-    """plutchik; auto (the corpus's own names in alphabetical order); or names separated by commas."""
+    corpus: str = "auto"
+    """The published layout of --data (jobs/prepare.py --list names them); auto recognises it, and generic is a table
+    whose columns the --columns flags name."""
+    labels: str | None = None
+    """plutchik; auto (the corpus's own names in alphabetical order); or names separated by commas. Without it, the
+    labels of a corpus whose layout is known, and otherwise plutchik."""
+    label_map: tuple[str, ...] = ()
+    """Labels to read as others, as in happiness=joy; love= leaves a label out. Plain synonyms are known."""
     columns: Columns = field(default_factory=Columns)
+    targets: Targets = "threshold"
+    """From votes to labels: at least --label-threshold of the annotators, a majority of them, or any of them; soft
+    trains on the shares themselves, and draw on labels drawn anew by them at every epoch (both are judged at
+    --label-threshold)."""
     label_threshold: float = 0.5
     """A label is positive where at least this share of the annotators chose it."""
     emoji: Literal["remove", "describe", "keep"] = "describe"
     """describe writes each emoji as its Unicode name in words."""
+    images: str | None = None
+    """The folder that relative image paths count from; without it, that of the data file."""
+    fetch_images: bool = False
+    """Fetch the images that posts name by URI: https://, s3://, gs:// or hf://."""
+    fetch: FetchLimits = field(default_factory=FetchLimits)
     image_size: int = 384
     """Images are cropped to their central square and, where larger, shrunk to this side in pixels."""
     max_image_pixels: int = 50_000_000
@@ -68,18 +108,25 @@ class PrepareConfig:
     """A post with a longer text is set aside."""
     bad_images: Literal["reject", "drop"] = "reject"
     """reject sets the whole post aside where its image cannot be read; drop keeps its text and tags."""
+    near_duplicates: Literal["together", "ignore"] = "together"
+    """together keeps posts whose texts or images nearly agree in one split."""
     val_share: float = 0.15
     """Share of the labelled posts for val, where the corpus brings no val split."""
     test_share: float = 0.25
     """Share of the labelled posts for test, where the corpus brings no test split."""
+    folds: int = 0
+    """Deal the labelled posts into so many stratified folds; a sweep with --fold tests on one of them."""
 
     def __post_init__(self) -> None:
         check("--label-threshold", self.label_threshold, 0 < self.label_threshold <= 1, "above 0 and at most 1")
+        for pair in self.label_map:
+            check("--label-map", repr(pair), pair.count("=") == 1 and pair[0] != "=", "as in happiness=joy")
         check("--image-size", self.image_size, 8 <= self.image_size <= 4096, "between 8 and 4096")
         check("--max-image-pixels", self.max_image_pixels, self.max_image_pixels > 0, "above 0")
         check("--max-characters", self.max_characters, self.max_characters > 0, "above 0")
         check("--val-share", self.val_share, 0 < self.val_share < 1, "between 0 and 1")
         check("--test-share", self.test_share, 0 < self.test_share < 1, "between 0 and 1")
+        check("--folds", self.folds, self.folds == 0 or self.folds >= 3, "0, or at least 3: to train, choose and test")
         if self.val_share + self.test_share >= 1:
             raise UserError("--val-share and --test-share add up to 1 or more, which leaves nothing to train on.")
 
@@ -190,12 +237,20 @@ class JobConfig:
 class PostsConfig(JobConfig):
     """Which posts, and what is made of them."""
 
-    data: str | None = None
-    """A JSONL, CSV or Parquet file, a folder or a glob of them, or a folder of prepared posts; without it, the
-    embedded corpus."""
+    data: tuple[str, ...] = ()
+    """Paths or URIs: files (JSONL, CSV, TSV, Parquet, WebDataset), folders or globs of them, or folders of a known
+    corpus, of which several are read as one; or one folder of prepared posts. Without it, the embedded corpus."""
     cache: str = "~/.cache/emo"
     """Prepared posts, features and checkpoints that later runs reuse; on a cluster, a place that every node reaches."""
     prepare: Annotated[PrepareConfig, tyro.conf.arg(name="")] = field(default_factory=PrepareConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareJobConfig(PostsConfig):
+    """Which posts are prepared."""
+
+    list: bool = False
+    """Name the corpora whose published layouts are known, and do nothing else."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,6 +266,8 @@ class EmbedConfig(PostsConfig):
     """append lets the encoders read a post's tags after its text."""
     revision: str | None = None
     """The revision of every hub checkpoint that is named; without it, the newest, which is written down."""
+    fold: int | None = None
+    """Test on this one of the --folds, choose on the next one, and train on the others."""
     refresh: bool = False
     """Prepare and embed again even where the cache has the result, as after images changed in place."""
 
@@ -262,9 +319,23 @@ class PredictConfig(JobConfig):
 
     model: str
     """The model/ folder of a finished run."""
-    data: str | None = None
-    """A JSONL, CSV or Parquet file, or a folder or a glob of them; without it, the embedded corpus."""
+    data: tuple[str, ...] = ()
+    """Paths or URIs: files (JSONL, CSV, TSV, Parquet, WebDataset), folders or globs of them, or folders of a known
+    corpus. Without it, the embedded corpus."""
+    corpus: str = "auto"
+    """The published layout of --data, as for jobs/prepare.py."""
     columns: Columns = field(default_factory=Columns)
+    label_map: tuple[str, ...] = ()
+    """Labels to read as others, as in happiness=joy."""
+    evaluate: bool = True
+    """Compare the predictions with the labels that the posts carry, if they do."""
+    keep_columns: tuple[str, ...] = ()
+    """Columns of the data that the predictions shall have too; all means every one."""
+    images: str | None = None
+    """The folder that relative image paths count from; without it, that of the data file."""
+    fetch_images: bool = False
+    """Fetch the images that posts name by URI: https://, s3://, gs:// or hf://."""
+    fetch: FetchLimits = field(default_factory=FetchLimits)
     bad_images: Literal["reject", "drop"] = "reject"
     """reject sets the whole post aside where its image cannot be read; drop reads its text and tags alone."""
     cache: str = "~/.cache/emo"
@@ -292,6 +363,25 @@ class ReportConfig:
     verbose: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class CaptionConfig(PostsConfig):
+    """Which posts' images are described, and by what."""
+
+    captioner: str = "Salesforce/blip2-opt-2.7b"
+    """A hub id or a local folder of the family BLIP-2, BLIP, GIT or vision-encoder-decoder."""
+    revision: str | None = None
+    """The captioner's revision on the hub; without it, the newest, which is written down."""
+    max_tokens: int = 30
+    """A caption is at most so long."""
+    prompt: str | None = None
+    """Words that the captioner goes on from, as in 'a photo of'; captions leave them out."""
+    refresh: bool = False
+    """Caption again even where the cache has the result."""
+
+    def __post_init__(self) -> None:
+        check("--max-tokens", self.max_tokens, 1 <= self.max_tokens <= 200, "between 1 and 200")
+
+
 def check(flag: str, value: object, holds: bool, wanted: str) -> None:
     """Raise the one sentence about a flag's value unless it ``holds``."""
     if not holds:
@@ -309,8 +399,8 @@ def override(config: C, changes: dict[str, Any]) -> C:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A config as plain JSON values."""
-    return dataclasses.asdict(config)
+    """A config as plain JSON values, as they come back from a file."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def from_dict(kind: type[C], values: dict[str, Any]) -> C:

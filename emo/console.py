@@ -5,7 +5,8 @@ import time
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as RichProgress
 from rich.table import Table
 
 PLAIN_SECONDS = 10.0
@@ -62,16 +63,56 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+class Progress:
+    """So many of so many done, the rate, and the time left."""
+
+    def __init__(self, what: str, total: int, already_done: int = 0) -> None:
+        self.what, self.total, self.done, self.already_done = what, total, already_done, already_done
+        self.started = self.last_line = time.monotonic()
+        self.bar: RichProgress | None = None
+        if already_done:
+            say(f"{what}: {already_done:,} of {total:,} were done before")
+        if console().is_terminal and total > already_done:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+            note = TextColumn("{task.fields[note]}")
+            self.bar = RichProgress(*columns, note, console=console(), transient=True)
+            self.task = self.bar.add_task(what, total=total, completed=already_done, note="")
+            self.bar.start()
+
+    def advance(self, count: int) -> None:
+        self.done += count
+        if self.bar:
+            self.bar.update(self.task, completed=self.done, note=self._note())
+        elif time.monotonic() - self.last_line >= PLAIN_SECONDS:
+            self.last_line = time.monotonic()
+            say(f"{self.what} {self.done:,}/{self.total:,}, {self._note()}")
+
+    @property
+    def rate(self) -> float:
+        """Done in a second, since this process started."""
+        return (self.done - self.already_done) / max(1e-9, time.monotonic() - self.started)
+
+    def _note(self) -> str:
+        left = (self.total - self.done) / max(1e-9, self.rate)
+        return f"{self.rate:,.0f} a second, {duration(left)} left"
+
+    def stop(self) -> None:
+        if self.bar:
+            self.bar.stop()
+        if self.done > self.already_done:
+            say(f"{self.what}: {self.done:,} of {self.total:,}, {self.rate:,.0f} a second")
+
+
 class TrialProgress:
     """Trials done by encoder, the best value so far, and the time left."""
 
     def __init__(self, total: int, already_done: int = 0) -> None:
         self.total, self.already_done = total, already_done
         self.started = self.last_line = time.monotonic()
-        self.bar: Progress | None = None
+        self.bar: RichProgress | None = None
         if console().is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-            self.bar = Progress(*columns, TextColumn("{task.fields[note]}"), console=console())
+            self.bar = RichProgress(*columns, TextColumn("{task.fields[note]}"), console=console())
             self.task = self.bar.add_task("trials", total=total, completed=already_done, note="")
             self.bar.start()
 

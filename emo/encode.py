@@ -1,42 +1,74 @@
-"""The Ray Data actors that hold encoders, and what encoders read of a post.
+"""The actors that hold encoders, and how prepared posts pass through them part by part.
 
 Apart from :mod:`emo.features` so that an actor starts without the libraries that only training needs.
 """
 
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import ray
 import ray.data
 import torch
 
+from emo import storage
+from emo.config import UserError
+from emo.console import Progress
 from emo.encoders import Branch
 from emo.encoders.pretrained import PretrainedEncoder
+from emo.parts import missing_parts, part_name
+from emo.posts import data_folder
+from emo.tables import parquet_files, read_folder, stream_folder, write_table
 
-ROWS_PER_TASK = 256
+ROWS_PER_PART = 256
+ROWS_PER_LARGE_PART = 2048
+NUM_PARTS = 512
+"""Above so many parts they grow, up to ROWS_PER_LARGE_PART: a kill then costs the same share of the work."""
 ROWS_PER_ACTOR = 2048
 """An actor takes seconds to start, in which another encodes about this many small posts."""
 BATCH_SIZE = 64
 
 
-def text_for_encoder(text: str | None, tags: list[str] | None, tags_mode: str) -> str | None:
-    """What a text branch reads of a post: its text, then its tags where they are appended; None without either."""
+def text_for_encoder(
+    text: str | None, tags: list[str] | None, tags_mode: str, caption: str | None = None
+) -> str | None:
+    """What a text branch reads of a post: its text, then its tags where they are appended, then the caption of its
+    image where there is one; None without any of them."""
     words = [text] if text else []
     if tags_mode == "append" and tags:
         words += tags
+    if caption:
+        words.append(caption)
     return " ".join(words) or None
 
 
-def texts_of(table: pa.Table, tags_mode: str) -> list[str | None]:
-    """:func:`text_for_encoder` of every row of a table with ``text`` and ``tags``."""
-    rows = zip(table["text"].to_pylist(), table["tags"].to_pylist(), strict=True)
-    return [text_for_encoder(text, tags, tags_mode) for text, tags in rows]
+def texts_of(table: pa.Table, tags_mode: str, captions: Mapping[str, str] | None = None) -> list[str | None]:
+    """:func:`text_for_encoder` of every row of a table with ``text`` and ``tags``; captions are by its ``post_id``."""
+    found = [captions.get(post_id) for post_id in table["post_id"].to_pylist()] if captions else [None] * len(table)
+    rows = zip(table["text"].to_pylist(), table["tags"].to_pylist(), found, strict=True)
+    return [text_for_encoder(text, tags, tags_mode, caption) for text, tags, caption in rows]
 
 
-def encoder_inputs(table: pa.Table, modality: str, tags_mode: str) -> list[Any]:
+def read_captions(folder: str) -> dict[str, str]:
+    """The captions of a set that jobs/caption.py wrote, by post id; a UserError where the folder holds none."""
+    found = storage.manifest(folder)
+    if found is None or found.get("kind") != "captions":
+        raise UserError(f"{folder} is not a folder of captions; jobs/caption.py makes one.")
+    table = read_folder(storage.join(folder, found["data"])).drop_null()
+    return dict(zip(table["post_id"].to_pylist(), table["caption"].to_pylist(), strict=True))
+
+
+def encoder_inputs(
+    table: pa.Table, modality: str, tags_mode: str, captions: Mapping[str, str] | None = None
+) -> list[Any]:
     """What a branch reads of every row (a text, image bytes, or None where the post lacks it)."""
-    return texts_of(table, tags_mode) if modality == "text" else table["image"].to_pylist()
+    return texts_of(table, tags_mode, captions) if modality == "text" else table["image"].to_pylist()
 
 
 def input_columns(modality: str) -> list[str]:
@@ -50,39 +82,143 @@ def actor_device() -> str:
 
 
 class Encode:
-    """The Ray Data actor that holds one branch and encodes batches of posts; posts without its modality fall away."""
+    """Holds one branch and encodes batches of posts; posts without its modality fall away.
 
-    def __init__(self, branch: Branch, tags_mode: str) -> None:
+    With the folder of a set of ``captions``, a text branch reads those too. It also tells whose text it ``cut``.
+    """
+
+    def __init__(self, branch: Branch, tags_mode: str, captions: str | None = None) -> None:
         self.encoder = PretrainedEncoder(branch, actor_device())
         self.tags_mode = tags_mode
+        self.captions = read_captions(captions) if captions and branch.modality == "text" else None
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        inputs = encoder_inputs(batch, self.encoder.modality, self.tags_mode)
+        inputs = encoder_inputs(batch, self.encoder.modality, self.tags_mode, self.captions)
         rows = [i for i, value in enumerate(inputs) if value is not None]
-        features = (
-            self.encoder.encode([inputs[i] for i in rows]) if rows else np.empty((0, self.encoder.width), np.float32)
-        )
+        values = [inputs[i] for i in rows]
+        features = self.encoder.encode(values) if rows else np.empty((0, self.encoder.width), np.float32)
         column = pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), features.shape[1])
-        return pa.table({"post_id": batch["post_id"].take(pa.array(rows, pa.int64())), "features": column})
+        made = pa.table({"post_id": batch["post_id"].take(pa.array(rows, pa.int64())), "features": column})
+        if self.encoder.modality == "text":
+            made = made.append_column("cut", pa.array(self.encoder.is_cut(values), pa.bool_()))
+        return made
 
 
-def map_with_actors(
-    dataset: ray.data.Dataset, num_posts: int, actor: type, arguments: tuple[Any, ...]
-) -> ray.data.Dataset:
-    """Pass posts in Arrow batches through actors that hold encoders: one on every GPU, or else on every core, as far
-    as there are posts enough to be worth an actor's start.
+def count_cut(data: str, captions: Mapping[str, str] | None = None) -> dict[str, int]:
+    """How many texts of a text branch's features were cut, and how many of these lost words of their caption, which
+    comes last; for the features' manifest."""
+    cut = [post_id for batch in stream_folder(data, ["post_id", "cut"]) for post_id in _cut_ids(batch)]
+    counts = {"num_cut_texts": len(cut)}
+    return counts if captions is None else counts | {"num_cut_captions": sum(each in captions for each in cut)}
 
-    Without GPUs an actor reserves half of a core, since reading and writing must find room beside actors that
-    would hold every core.
+
+def _cut_ids(batch: pa.RecordBatch) -> list[str]:
+    return pc.filter(batch["post_id"], batch["cut"]).to_pylist()
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Row groups of a file of prepared posts that one part is made of."""
+
+    number: int
+    file: str
+    first: int
+    stop: int
+    """The first row group, and the first that is no longer in it."""
+    num_rows: int
+
+    def read(self, columns: list[str]) -> pa.Table:
+        fs, path = storage.filesystem(self.file)
+        with fs.open(path, "rb") as file:
+            return pq.ParquetFile(file).read_row_groups(range(self.first, self.stop), columns=columns)
+
+
+def plan_units(posts: str, num_posts: int) -> list[Unit]:
+    """Every row of a prepared folder in exactly one unit, in order."""
+    rows_per_part = min(max(ROWS_PER_PART, num_posts // NUM_PARTS), ROWS_PER_LARGE_PART)
+    fs, _ = storage.filesystem(posts)
+    units: list[Unit] = []
+    for path in parquet_files(data_folder(posts))[0]:
+        with fs.open(path, "rb") as file:
+            metadata = pq.ParquetFile(file).metadata
+            sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+        first = 0
+        while first < len(sizes):
+            stop = first + 1
+            while stop < len(sizes) and sum(sizes[first : stop + 1]) <= rows_per_part:
+                stop += 1
+            units.append(Unit(len(units), fs.unstrip_protocol(path), first, stop, sum(sizes[first:stop])))
+            first = stop
+    return units
+
+
+class _Worker:
+    """The Ray Data actor: it reads units, passes them through what it holds in batches, and writes their parts."""
+
+    def __init__(self, kind: type, arguments: tuple[Any, ...], columns: list[str], parts: str) -> None:
+        self.kind, self.arguments = kind, arguments
+        self.columns, self.parts = columns, parts
+        self.reader = ThreadPoolExecutor(1)
+
+    @cached_property
+    def transform(self) -> Callable[[pa.Table], pa.Table]:
+        """What it holds, made at the first unit: Ray Data tells an error of then as it is, and one of the start not."""
+        return self.kind(*self.arguments)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        return {"num_rows": np.array([self._write(unit, table) for unit, table in self._read(list(batch["unit"]))])}
+
+    def _read(self, units: list[Unit]) -> Iterator[tuple[Unit, pa.Table]]:
+        """Each unit with its posts; the next one's are read meanwhile."""
+        waiting = [self.reader.submit(units[0].read, self.columns)]
+        for number, unit in enumerate(units, start=1):
+            table = waiting.pop().result()
+            if number < len(units):
+                waiting.append(self.reader.submit(units[number].read, self.columns))
+            yield unit, table
+
+    def _write(self, unit: Unit, table: pa.Table) -> int:
+        made = [self.transform(table.slice(start, BATCH_SIZE)) for start in range(0, table.num_rows, BATCH_SIZE)]
+        write_table(storage.join(self.parts, part_name(unit.number)), pa.concat_tables(made))
+        return table.num_rows
+
+
+def map_posts(
+    posts: str,
+    parts: str,
+    what: str,
+    kind: type,
+    arguments: tuple[Any, ...],
+    columns: list[str],
+    num_posts: int,
+    num_actors: int | None = None,
+) -> float:
+    """Write a part for every unit of a prepared folder that has none yet; returns the posts of a second.
+
+    ``kind(*arguments)`` is what an actor holds: called with ``columns`` of some posts it gives rows of the part.
+    There is an actor on every GPU, or else on every core, as far as there are posts enough to be worth its start,
+    or there are ``num_actors``.
     """
-    resources = ray.cluster_resources()
-    gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
-    reserved: dict[str, Any] = {"num_gpus": 1} if gpus else {"num_cpus": 0.5}
-    return dataset.repartition(target_num_rows_per_block=ROWS_PER_TASK).map_batches(
-        actor,
-        fn_constructor_args=arguments,
-        batch_format="pyarrow",
-        batch_size=BATCH_SIZE,
-        compute=ray.data.ActorPoolStrategy(size=min(gpus or max(1, cpus), -(-num_posts // ROWS_PER_ACTOR))),
-        **reserved,
-    )
+    units = plan_units(posts, num_posts)
+    todo = [units[number] for number in missing_parts(parts, len(units))]
+    storage.make_folder(parts)
+    num_todo = sum(unit.num_rows for unit in todo)
+    progress = Progress(what, num_posts, num_posts - num_todo)
+    if todo:
+        resources = ray.cluster_resources()
+        gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
+        size = min(num_actors or gpus or max(1, cpus), len(todo) if num_actors else -(-num_todo // ROWS_PER_ACTOR))
+        together = 4 if len(todo) >= 16 * size else 1
+        given = ray.data.from_items([{"unit": unit} for unit in todo], override_num_blocks=-(-len(todo) // together))
+        reserved: dict[str, Any] = {"num_gpus": 1} if gpus else {"num_cpus": 1}
+        made = given.map_batches(
+            _Worker,
+            fn_constructor_args=(kind, arguments, columns, parts),
+            batch_size=None,
+            compute=ray.data.ActorPoolStrategy(size=size),
+            **reserved,
+        )
+        for row in made.iter_rows():
+            progress.advance(row["num_rows"])
+    progress.stop()
+    return progress.rate

@@ -10,16 +10,19 @@ import ray
 import torch
 
 from emo import storage
-from emo.config import SPLITS
-from emo.encode import Encode, input_columns, map_with_actors, texts_of
+from emo.config import SPLITS, Targets
+from emo.encode import Encode, input_columns, map_posts, texts_of
 from emo.encoders import Branch, EncoderSpec
 from emo.encoders.pretrained import POOLING, PretrainedEncoder, resolve
 from emo.encoders.tiny import build_tiny
 from emo.labels import binarise
 from emo.models import Projection
-from emo.posts import posts_dataset, posts_manifest, read_posts
+from emo.parts import gather
+from emo.posts import posts_manifest, read_posts, with_fold
+from emo.prepare import plain_errors
 from emo.tables import parquet_files, read_folder
 from emo.train import TrainingData
+from emo.work import Manifest, make_set
 
 TINY_ROWS = 5_000
 """A tiny checkpoint learns from at most this many posts."""
@@ -42,11 +45,12 @@ def embed(posts: str, branch: Branch, cache: str, *, tags_mode: str, refresh: bo
     assert branch.revision, "resolve the branch first"
     key = features_key(posts, branch, tags_mode)
     folder = storage.join(cache, "features", key)
-    found = None if refresh else storage.manifest(folder)
-    if found is None:
-        found = _encode_posts(posts, branch, folder, tags_mode)
-        return replace(_features(branch, folder, found), reused=False)
-    return _features(branch, folder, found)
+
+    with plain_errors(f"Features cannot be written to {folder}"):
+        found, reused = make_set(
+            folder, key, lambda work: _encode_posts(posts, branch, folder, work, tags_mode), refresh=refresh
+        )
+    return _features(branch, folder, found, reused)
 
 
 def features_key(posts: str, branch: Branch, tags_mode: str) -> str:
@@ -59,16 +63,16 @@ def features_key(posts: str, branch: Branch, tags_mode: str) -> str:
     )
 
 
-def _encode_posts(posts: str, branch: Branch, folder: str, tags_mode: str) -> dict[str, Any]:
-    manifest = posts_manifest(posts)
-    data = storage.new_data_folder()
-    fs, path = storage.filesystem(storage.join(folder, data))
-    dataset = posts_dataset(posts, ["post_id", *input_columns(branch.modality)])
-    map_with_actors(dataset, manifest["num_posts"], Encode, (branch, tags_mode)).write_parquet(path, filesystem=fs)
+def _encode_posts(posts: str, branch: Branch, folder: str, work: str, tags_mode: str) -> Manifest:
+    columns = ["post_id", *input_columns(branch.modality)]
+    parts, data = storage.join(work, "parts"), storage.new_data_folder()
+    num_posts = posts_manifest(posts)["num_posts"]
+    map_posts(posts, parts, f"posts encoded ({branch.modality})", Encode, (branch, tags_mode), columns, num_posts)
+    gather(parts, storage.join(folder, data), compression="none", use_dictionary=False)  # noise, to a compressor
     encoder = PretrainedEncoder(branch)
     if encoder.projection is not None:
         _write_projection(storage.join(folder, data, "projection.safetensors"), encoder.projection)
-    content = {
+    return {
         "kind": "features",
         "data": data,
         "width": encoder.width,
@@ -78,14 +82,12 @@ def _encode_posts(posts: str, branch: Branch, folder: str, tags_mode: str) -> di
         "revision": branch.revision,
         "modality": branch.modality,
     }
-    storage.finish(folder, content)
-    return content
 
 
-def _features(branch: Branch, folder: str, manifest: dict[str, Any]) -> Features:
+def _features(branch: Branch, folder: str, manifest: Manifest, reused: bool) -> Features:
     data = storage.join(folder, manifest["data"])
     projection = _read_projection(storage.join(data, "projection.safetensors")) if manifest["has_projection"] else None
-    return Features(branch=branch, folder=data, width=manifest["width"], projection=projection, reused=True)
+    return Features(branch=branch, folder=data, width=manifest["width"], projection=projection, reused=reused)
 
 
 def _write_projection(uri: str, projection: Projection) -> None:
@@ -125,12 +127,16 @@ class EncodedPosts:
     packed: dict[str, np.ndarray]
     """(N, sum of widths + M) as FusionClassifier reads them."""
     targets: dict[str, np.ndarray]
-    """(N, K) boolean."""
+    """(N, K): boolean, or int8 with -1 where nobody could give the label."""
+    shares: dict[str, np.ndarray]
+    """(N, K) float32: the share of annotators who chose each label, NaN where nobody could."""
+    trains_on: Targets
     widths: dict[str, int]
     projections: dict[str, Projection | None]
 
     def for_training(self) -> TrainingData:
         """The same without test."""
+        by_shares = self.trains_on in ("soft", "draw")
         return TrainingData(
             train_packed=self.packed["train"],
             train_targets=self.targets["train"],
@@ -138,29 +144,40 @@ class EncodedPosts:
             val_targets=self.targets["val"],
             widths=self.widths,
             projections=self.projections,
+            train_shares=self.shares["train"] if by_shares else None,
+            val_shares=self.shares["val"] if by_shares else None,
+            drawn=self.trains_on == "draw",
         )
 
 
-def encoded_posts(posts: str, branches: list[Features]) -> EncodedPosts:
-    """Features and targets of a prepared corpus, in the order of the post ids."""
+def encoded_posts(posts: str, branches: list[Features], fold: int | None = None) -> EncodedPosts:
+    """Features and targets of a prepared corpus, in the order of the post ids; with ``fold``, split by its folds."""
     manifest = posts_manifest(posts)
-    table = read_posts(posts, ["post_id", "targets", "split"]).sort_by("post_id")
+    table = with_fold(read_posts(posts, ["post_id", "targets", "split", "fold"]), manifest, fold).sort_by("post_id")
     tables = {split: table.filter(pc.equal(table["split"], split)) for split in SPLITS}
     post_ids = {split: part["post_id"].to_pylist() for split, part in tables.items()}
+    shares = {split: target_shares(part) for split, part in tables.items()}
     return EncodedPosts(
         post_ids=post_ids,
         packed={split: pack(branches, ids) for split, ids in post_ids.items()},
-        targets={split: binary_targets(part, manifest["label_threshold"]) for split, part in tables.items()},
+        targets={split: hard_targets(found, manifest["label_threshold"]) for split, found in shares.items()},
+        shares=shares,
+        trains_on=manifest["targets"],
         widths={features.branch.modality: features.width for features in branches},
         projections={features.branch.modality: features.projection for features in branches},
     )
 
 
-def binary_targets(table: pa.Table, threshold: float) -> np.ndarray:
-    """(N, K) boolean from a table's ``targets``, none of which may be null."""
+def target_shares(table: pa.Table) -> np.ndarray:
+    """(N, K) float32 from a table's ``targets``, none of which may be null."""
     column = table["targets"].combine_chunks()
-    shares = column.flatten().to_numpy().reshape(-1, column.type.list_size)
-    return binarise(shares, threshold)
+    return column.flatten().to_numpy().reshape(-1, column.type.list_size)
+
+
+def hard_targets(shares: np.ndarray, threshold: float) -> np.ndarray:
+    """Which labels are present (N, K): boolean, or int8 with -1 where that is unknown."""
+    present, unknown = binarise(shares, threshold), np.isnan(shares)
+    return np.where(unknown, -1, present).astype(np.int8) if unknown.any() else present
 
 
 def pack(branches: list[Features], post_ids: list[str]) -> np.ndarray:
@@ -171,30 +188,35 @@ def pack(branches: list[Features], post_ids: list[str]) -> np.ndarray:
 
 
 def resolve_encoders(
-    specs: list[EncoderSpec], posts: str, cache: str, *, tags_mode: str, seed: int
+    specs: list[EncoderSpec], posts: str, cache: str, *, tags_mode: str, seed: int, fold: int | None = None
 ) -> list[EncoderSpec]:
     """The same encoders with every checkpoint at hand and its revision known; tiny ones are built from the posts."""
-    build = ray.remote(num_cpus=1, max_retries=0)(build_tiny_set)
+    build: Any = ray.remote(num_cpus=1, max_retries=0)(build_tiny_set)
     branches = {branch for spec in specs for branch in spec.branches}
     names = sorted({branch.checkpoint for branch in branches if branch.is_tiny})
-    built = dict(
-        zip(names, ray.get([build.remote(name, posts, cache, tags_mode, seed) for name in names]), strict=True)
-    )
+    folders = ray.get([build.remote(name, posts, cache, tags_mode, seed, fold) for name in names])
+    built = dict(zip(names, folders, strict=True))
     resolved = {b: resolve(replace(b, checkpoint=built.get(b.checkpoint, b.checkpoint))) for b in branches}
     return [replace(spec, branches=tuple(resolved[branch] for branch in spec.branches)) for spec in specs]
 
 
-def build_tiny_set(name: str, posts: str, cache: str, tags_mode: str, seed: int) -> str:
+def build_tiny_set(name: str, posts: str, cache: str, tags_mode: str, seed: int, fold: int | None = None) -> str:
     """The folder of a tiny checkpoint; only posts of train and without labels are read: val and test stay unseen."""
     manifest = posts_manifest(posts)
-    folder = storage.join(cache, "encoders", f"{name}-{storage.digest([manifest['fingerprint'], tags_mode, seed])}")
-    found = storage.manifest(folder)
-    if found is None:
+    key = storage.digest([manifest["fingerprint"], tags_mode, seed, fold])
+    folder = storage.join(cache, "encoders", f"{name}-{key}")
+
+    def make(work: str) -> Manifest:
         torch.set_num_threads(1)
-        table = read_posts(posts, ["post_id", "text", "image", "tags", "split"]).sort_by("post_id")
-        table = table.filter(pc.is_in(table["split"], pa.array(["train", "unlabelled"]))).slice(0, TINY_ROWS)
+        splits = with_fold(read_posts(posts, ["post_id", "split", "fold"]), manifest, fold)
+        free = splits.filter(pc.is_in(splits["split"], pa.array(["train", "unlabelled"])))
+        chosen = free.sort_by("post_id")["post_id"][:TINY_ROWS].combine_chunks()
+        table = read_posts(posts, ["post_id", "text", "image", "tags"], pc.field("post_id").isin(chosen))
+        table = table.sort_by("post_id")
         found = {"kind": "encoder", "data": storage.new_data_folder(), "num_posts": table.num_rows}
         _, path = storage.filesystem(storage.join(folder, found["data"]))
         build_tiny(name, texts_of(table, tags_mode), table["image"].to_pylist(), path, seed)
-        storage.finish(folder, found)
+        return found
+
+    found, _ = make_set(folder, key, make)
     return storage.filesystem(storage.join(folder, found["data"]))[1]

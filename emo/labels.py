@@ -2,24 +2,38 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from emo.config import PLUTCHIK, UserError
+from emo.config import PLUTCHIK, Targets, UserError
 
 TOLERANCE = 1e-6
 """How far below the threshold a share still counts, so that 3 of 5 annotators reach 0.6 in float32."""
 
 
-def parse_label_space(value: str, names_found: Iterable[str]) -> tuple[str, ...]:
-    """The classes in their fixed order: plutchik, auto (``names_found`` by alphabet) or names separated by commas."""
-    match value.strip().casefold():
-        case "plutchik":
-            return PLUTCHIK
-        case "auto":
-            return tuple(sorted({normal(name) for name in names_found}))
+SYNONYMS = {
+    "happiness": "joy",
+    "happy": "joy",
+    "joyful": "joy",
+    "sad": "sadness",
+    "angry": "anger",
+    "afraid": "fear",
+    "fearful": "fear",
+    "scared": "fear",
+    "disgusted": "disgust",
+    "surprised": "surprise",
+    "trustful": "trust",
+    "no emotion": "neutral",
+}
+"""What corpora call the emotions that others know by Plutchik's names."""
+
+
+def named_space(value: str) -> tuple[str, ...]:
+    """The label space that ``plutchik`` or names separated by commas stand for."""
+    if value.strip().casefold() == "plutchik":
+        return PLUTCHIK
     names = tuple(normal(name) for name in value.split(","))
     if not all(names):
         raise UserError(f"--labels is {value!r}, which holds an empty name; write plutchik, auto or joy,anger,fear.")
@@ -44,16 +58,42 @@ def shares(labels: Any, votes: Any, annotators: Any) -> dict[str, float] | None:
     return None if is_missing(labels) else dict.fromkeys(_label_names(labels), 1.0)
 
 
-def targets_of(named: Mapping[str, float], space: Sequence[str]) -> np.ndarray:
-    """Targets (K,) in the order of ``space``; a label outside it is a ValueError."""
-    outside = sorted(set(named) - set(space))
-    if outside:
-        raise ValueError(f"label outside the label space: {outside[0]!r}")
-    return np.array([named.get(name, 0.0) for name in space], dtype=np.float32)
+def renames(pairs: Sequence[str], space: Sequence[str] | None, *, mixing: bool) -> dict[str, str]:
+    """Label name -> the name it is read as, "" where it is left out: ``pairs`` as in happiness=joy, and SYNONYMS.
+
+    A synonym is read as another label only where that is needed: where ``space`` knows the other name alone, or
+    where several corpora, each with words of its own, are read as one.
+    """
+    if space is not None:
+        known = {name: other for name, other in SYNONYMS.items() if other in space and name not in space}
+    else:
+        known = SYNONYMS if mixing else {}
+    split = (pair.split("=") for pair in pairs)
+    return known | {normal(name): normal(other) for name, other in split}
+
+
+def renamed(named: Mapping[str, float], names: Mapping[str, str]) -> dict[str, float]:
+    """Shares under their new names; labels that become one add up, to 1 at most."""
+    result: dict[str, float] = {}
+    for name, share in named.items():
+        if other := names.get(name, name):
+            result[other] = min(1.0, result.get(other, 0.0) + share)
+    return result
+
+
+def positive_share(targets: Targets, label_threshold: float) -> float:
+    """The lowest share at which a label counts as positive."""
+    match targets:
+        case "majority":
+            return 0.5 + 10 * TOLERANCE  # more than half
+        case "any":
+            return 2 * TOLERANCE
+    return label_threshold
 
 
 def binarise(targets: np.ndarray, threshold: float) -> np.ndarray:
-    """Which targets, of any shape, are positive: the label threshold is on shares, not on probs."""
+    """Which targets, of any shape, are positive: the threshold is on shares, not on probs, and unknown ones, NaN, are
+    not."""
     return np.asarray(targets) >= threshold - TOLERANCE
 
 

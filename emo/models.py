@@ -67,8 +67,10 @@ def _mlp(width: int, num_labels: int, config: HeadConfig) -> nn.Sequential:
 
 
 def start_at_prevalence(model: FusionClassifier, targets: Tensor) -> None:
-    """Let the untrained model predict each label's share in ``targets`` (N, K), so that no step is spent on that."""
-    share = ((targets.sum(dim=0) + 1) / (len(targets) + 2)).clamp(1e-4, 1 - 1e-4)
+    """Let the untrained model predict each label's share in ``targets`` (N, K), NaN where unknown, so that no step is
+    spent on that."""
+    known = (~targets.isnan()).sum(dim=0)
+    share = ((targets.nansum(dim=0) + 1) / (known + 2)).clamp(1e-4, 1 - 1e-4)
     last = model.mlp[-1]
     assert isinstance(last, nn.Linear)
     with torch.no_grad():

@@ -2,7 +2,6 @@
 
 import inspect
 from dataclasses import replace
-from typing import Any
 
 from emo import demo, storage
 from emo.bundle import load_bundle
@@ -10,65 +9,92 @@ from emo.config import PRESETS, EmbedConfig, PostsConfig, PredictConfig, SweepCo
 from emo.console import say
 from emo.encoders import Branch, EncoderSpec, parse_encoder
 from emo.features import EncodedPosts, Features, embed, encoded_posts, resolve_encoders
-from emo.prepare import posts_key, prepare
+from emo.posts import folded, posts_manifest
+from emo.prepare import Purpose, posts_key, prepare
+from emo.raw import Source
 from emo.run import Run, stored_encoders
+from emo.sources import find_sources
+from emo.work import Manifest, make_set
 
 EMBEDDED = "embedded corpus"
 
 
-def prepared_posts(config: EmbedConfig) -> tuple[str, dict[str, Any]]:
-    """The folder of prepared posts that ``--data`` stands for, and its manifest."""
-    if config.data is not None and (found := prepared_folder(config.data)):
-        return config.data, found
-    key = posts_key(raw_posts(config), config.prepare, config.seed)
-    folder = storage.join(config.cache, "posts", key)
-    if not config.refresh and (found := storage.manifest(folder)):
-        say(f"posts: reused from {folder}")
-        return folder, found
-    return folder, prepare_into(folder, config)
+def prepared_posts(config: EmbedConfig) -> tuple[str, Manifest]:
+    """The folder of prepared posts that ``--data`` stands for, and its manifest, split as of ``--fold``."""
+    if len(config.data) == 1 and prepared_folder(config.data[0]):
+        folder, found = config.data[0], posts_manifest(config.data[0])
+    else:
+        sources = raw_posts(config)
+        key = posts_key(sources, config.prepare, config.seed)
+        folder = storage.join(config.cache, "posts", key)
+        found, reused = prepare_into(folder, config, sources)
+        if reused:
+            say(f"posts: reused from {folder}")
+    return folder, folded(found, config.fold)
 
 
-def prepared_folder(uri: str) -> dict[str, Any] | None:
-    """The manifest of a folder that prepare wrote; None for anything else."""
-    found = storage.manifest(uri)
-    return found if found and found.get("kind") == "posts" else None
+def prepared_folder(uri: str) -> bool:
+    """Whether this is a folder that prepare wrote."""
+    return (storage.manifest(uri) or {}).get("kind") == "posts"
 
 
-def raw_posts(config: PostsConfig) -> str:
-    return config.data if config.data is not None else embedded_corpus(config.cache, config.seed)
+def raw_posts(config: PostsConfig) -> list[Source]:
+    data = config.data or (embedded_corpus(config.cache, config.seed),)
+    return find_sources(data, config.prepare, config.cache)
 
 
-def prepare_into(folder: str, config: PostsConfig) -> dict[str, Any]:
-    """Prepare the posts that ``--data`` names into ``folder``; returns the manifest."""
-    say(f"posts: preparing {config.data or 'the embedded corpus'}")
-    name = EMBEDDED if config.data is None else None
-    return prepare(raw_posts(config), folder, config.prepare, seed=config.seed, source_name=name)
+def prepare_into(folder: str, config: PostsConfig, sources: list[Source]) -> tuple[Manifest, bool]:
+    """Prepare the posts that ``--data`` names into ``folder``; returns the manifest, and whether it was there."""
+    return prepare(
+        sources,
+        folder,
+        config.prepare,
+        seed=config.seed,
+        source_name=None if config.data else EMBEDDED,
+        refresh=isinstance(config, EmbedConfig) and config.refresh,
+    )
 
 
-def unlabelled_posts(config: PredictConfig) -> str:
-    """The folder of posts prepared as a model's own were, but for their labels."""
+def posts_to_predict(config: PredictConfig) -> tuple[str, Manifest]:
+    """The folder of posts prepared as a model's own were, with their labels where those are to be compared."""
     bundle, _ = load_bundle(config.model)
-    source = config.data if config.data is not None else embedded_corpus(config.cache, config.seed)
-    wanted = replace(bundle.prepare, columns=config.columns, bad_images=config.bad_images)
-    folder = storage.join(config.cache, "posts", posts_key(source, wanted, 0, labelled=False))
-    say(f"posts: {'reusing' if storage.manifest(folder) else 'preparing'} {config.data or 'the embedded corpus'}")
-    if not storage.manifest(folder):
-        prepare(source, folder, wanted, seed=0, labelled=False)
-    return folder
+    wanted = replace(
+        bundle.prepare,
+        corpus=config.corpus,
+        columns=config.columns,
+        labels=",".join(bundle.labels),
+        label_map=(*bundle.prepare.label_map, *config.label_map),
+        bad_images=config.bad_images,
+        images=config.images,
+        fetch_images=config.fetch_images,
+        fetch=config.fetch,
+        near_duplicates="ignore",
+        folds=0,
+    )
+    data = config.data or (embedded_corpus(config.cache, config.seed),)
+    sources = find_sources(data, wanted, config.cache)
+    purpose: Purpose = "evaluate" if config.evaluate else "read"
+    folder = storage.join(config.cache, "posts", posts_key(sources, wanted, 0, purpose, config.keep_columns))
+    name = None if config.data else EMBEDDED
+    manifest, _ = prepare(sources, folder, wanted, seed=0, purpose=purpose, keep=config.keep_columns, source_name=name)
+    return folder, manifest
 
 
 def embedded_corpus(cache: str, seed: int) -> str:
     """The raw file of the embedded corpus; other code that draws it makes another folder."""
-    folder = storage.join(cache, "demo", storage.digest([seed, inspect.getsource(demo)]))
-    if not (found := storage.manifest(folder)):
+    key = storage.digest([seed, inspect.getsource(demo)])
+    folder = storage.join(cache, "demo", key)
+
+    def make(_: str) -> Manifest:
         data = storage.new_data_folder()
         uri = demo.write_corpus(storage.join(folder, data), seed)
-        found = {"kind": "raw", "file": storage.join(data, uri.rsplit("/", 1)[-1])}
-        storage.finish(folder, found)
+        return {"kind": "raw", "file": storage.join(data, uri.rsplit("/", 1)[-1])}
+
+    found, _ = make_set(folder, key, make)
     return storage.join(folder, found["file"])
 
 
-def chosen_encoders(config: EmbedConfig, manifest: dict[str, Any]) -> list[EncoderSpec]:
+def chosen_encoders(config: EmbedConfig, manifest: Manifest) -> list[EncoderSpec]:
     """The encoders to try; those of a preset that ask for what this corpus lacks are left out with a word."""
     if config.encoders is not None:
         specs = [parse_encoder(name, config.revision) for name in config.encoders]
@@ -89,7 +115,7 @@ def chosen_encoders(config: EmbedConfig, manifest: dict[str, Any]) -> list[Encod
     return fit
 
 
-def _unfit(spec: EncoderSpec, manifest: dict[str, Any], tags_mode: str) -> str | None:
+def _unfit(spec: EncoderSpec, manifest: Manifest, tags_mode: str) -> str | None:
     """Why an encoder has nothing to read in a corpus, or None."""
     counts = manifest["modalities"]
     has = {"image": counts["image"] > 0, "text": counts["text"] > 0 or (tags_mode == "append" and counts["tags"] > 0)}
@@ -107,7 +133,7 @@ def encoded(
     """The encoders with their checkpoints at hand, and every branch's features."""
     if any(branch.is_tiny for spec in specs for branch in spec.branches):
         say("encoders: building the tiny checkpoints from this corpus, or finding them built")
-    specs = resolve_encoders(specs, posts, config.cache, tags_mode=config.tags, seed=config.seed)
+    specs = resolve_encoders(specs, posts, config.cache, tags_mode=config.tags, seed=config.seed, fold=config.fold)
     features = {}
     for branch in dict.fromkeys(branch for spec in specs for branch in spec.branches):
         names = "/".join(spec.name for spec in specs if branch in spec.branches)
@@ -117,15 +143,17 @@ def encoded(
     return specs, features
 
 
-def encoder_data(posts: str, specs: list[EncoderSpec], features: dict[Branch, Features]) -> dict[str, EncodedPosts]:
+def encoder_data(
+    config: EmbedConfig, posts: str, specs: list[EncoderSpec], features: dict[Branch, Features]
+) -> dict[str, EncodedPosts]:
     """The labelled posts as each encoder sees them, by the encoder's name."""
-    return {spec.name: encoded_posts(posts, [features[branch] for branch in spec.branches]) for spec in specs}
+    return {
+        spec.name: encoded_posts(posts, [features[branch] for branch in spec.branches], config.fold) for spec in specs
+    }
 
 
-def data_of_run(
-    run: Run, config: SweepConfig
-) -> tuple[str, dict[str, Any], list[EncoderSpec], dict[str, EncodedPosts]]:
+def data_of_run(run: Run, config: SweepConfig) -> tuple[str, Manifest, list[EncoderSpec], dict[str, EncodedPosts]]:
     """What a run that is there already was trained on: posts, their manifest, encoders, features."""
     posts, manifest = prepared_posts(config)
     specs, features = encoded(config, posts, stored_encoders(run))
-    return posts, manifest, specs, encoder_data(posts, specs, features)
+    return posts, manifest, specs, encoder_data(config, posts, specs, features)

@@ -4,6 +4,7 @@ from typing import Any
 
 from emo.config import ALL_SPLITS, SweepConfig
 from emo.console import duration, figure, say, show_facts, show_table, warn
+from emo.datasets import list_corpora
 from emo.encoders import Branch, EncoderSpec
 from emo.features import Features
 from emo.session import num_cpus
@@ -35,6 +36,13 @@ def show_posts(manifest: dict[str, Any]) -> None:
     show_facts("Posts", facts)
     for sentence in manifest["warnings"]:
         warn(sentence)
+
+
+def show_corpora() -> None:
+    """The corpora whose published layouts are known."""
+    header = ["corpus", "title", "posts", "labels", "reads", "licence", "where to get it"]
+    for row in list_corpora():
+        show_facts(row[0], list(zip(header[1:], row[1:], strict=True)))
 
 
 def _label_shares(manifest: dict[str, Any]) -> str:
@@ -124,3 +132,19 @@ def show_predictions(folder: str, manifest: dict[str, Any]) -> None:
         reasons = "; ".join(f"{count} x {reason}" for reason, count in manifest["reject_reasons"].items())
         facts.insert(1, ("set aside", f"{manifest['num_rejects']}: {reasons}"))
     show_facts("Predictions", facts)
+
+
+def show_evaluation(evaluation: dict[str, Any]) -> None:
+    """The figures of labelled predictions with their intervals, then those of each label."""
+    body = []
+    for name in ("macro_f1", "micro_f1", "weighted_f1", "subset_accuracy", "jaccard", "hamming"):
+        low, high = evaluation["intervals"][name]
+        body.append([name.replace("_", " "), figure(evaluation["metrics"][name]), f"{figure(low)} to {figure(high)}"])
+    show_table(f"Judged by {evaluation['num_labelled']:,} labelled posts", ["", "figure", "95 % interval"], body)
+    counts, shares = ("support", "predicted"), ("precision", "recall", "f1", "average_precision")
+    body = [
+        [row["label"], *(f"{row[name]:,}" for name in counts), *(figure(row[name]) for name in shares)]
+        for row in evaluation["labels"]
+    ]
+    header = ["", "support", "predicted", "precision", "recall", "F1", "average precision"]
+    show_table("By label", header, body)

@@ -1,21 +1,23 @@
-"""Prepared posts: their schema, and reading them at once or as a stream."""
+"""Prepared posts: their schema, and reading them."""
 
 import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from emo import storage
 from emo.config import UserError
-from emo.tables import parquet_files, read_folder
+from emo.tables import read_folder
 
-if TYPE_CHECKING:
-    import ray.data
+FORMAT = 2
+"""Counts changes to what is written, so that a set made by other code is not taken for this one's."""
 
 
-def schema(labels: Sequence[str], label_threshold: float) -> pa.Schema:
-    """Prepared posts; targets are shares in [0, 1] in the order of ``labels``, null where unlabelled."""
+def schema(labels: Sequence[str], label_threshold: float, kept: Mapping[str, pa.DataType]) -> pa.Schema:
+    """Prepared posts; targets are shares in [0, 1] in the order of ``labels``, NaN where nobody could give the label,
+    and null where the post is unlabelled. ``kept`` are further columns, as they were in the data."""
     return pa.schema(
         {
             "post_id": pa.string(),
@@ -24,7 +26,9 @@ def schema(labels: Sequence[str], label_threshold: float) -> pa.Schema:
             "tags": pa.list_(pa.string()),
             "targets": pa.list_(pa.float32(), len(labels)),
             "split": pa.string(),
+            "fold": pa.int8(),
             "group": pa.string(),
+            **kept,
         },
         metadata={
             "labels": json.dumps(list(labels), ensure_ascii=False),
@@ -33,17 +37,9 @@ def schema(labels: Sequence[str], label_threshold: float) -> pa.Schema:
     )
 
 
-def read_posts(folder: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """Prepared posts in the order of their source."""
-    return read_folder(_data_folder(folder), columns)
-
-
-def posts_dataset(folder: str, columns: Sequence[str] | None = None) -> "ray.data.Dataset":
-    """The same as a dataset that Ray streams."""
-    import ray.data  # not above: everything else here works on a machine without Ray
-
-    files, fs = parquet_files(_data_folder(folder))
-    return ray.data.read_parquet(files, filesystem=fs, columns=None if columns is None else list(columns))
+def read_posts(folder: str, columns: Sequence[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
+    """Prepared posts in the order of their source; with ``where``, only those for which it holds."""
+    return read_folder(data_folder(folder), columns, where)
 
 
 def posts_manifest(folder: str) -> dict[str, Any]:
@@ -51,8 +47,42 @@ def posts_manifest(folder: str) -> dict[str, Any]:
     content = storage.manifest(folder)
     if content is None or content.get("kind") != "posts":
         raise UserError(f"{folder} is not a folder of prepared posts (no finished {storage.MANIFEST} of that kind).")
+    if content.get("format") != FORMAT:
+        raise UserError(f"{folder} was prepared by another version of emo; prepare the posts again.")
     return content
 
 
-def _data_folder(folder: str) -> str:
+def data_folder(folder: str) -> str:
+    """Where the files of a folder of prepared posts lie."""
     return storage.join(folder, posts_manifest(folder)["data"])
+
+
+def with_fold(table: pa.Table, manifest: dict[str, Any], fold: int | None) -> pa.Table:
+    """The table with ``split`` as of one of the ``fold``s: it is test, the next one val, and the others train."""
+    if fold is None:
+        return table
+    num_folds = len(manifest["folds"])
+    is_test = pc.equal(table["fold"], fold)
+    is_val = pc.equal(table["fold"], (fold + 1) % num_folds)
+    names = pc.if_else(is_test, "test", pc.if_else(is_val, "val", "train"))
+    column = pc.coalesce(names, table["split"])  # posts without labels are in no fold
+    return table.set_column(table.column_names.index("split"), "split", column)
+
+
+def folded(manifest: dict[str, Any], fold: int | None) -> dict[str, Any]:
+    """The manifest with the splits' counts as of one of the folds; a UserError where there is no such fold."""
+    if fold is None:
+        return manifest
+    folds = manifest["folds"]
+    if not 0 <= fold < len(folds):
+        has = f"has folds 0 to {len(folds) - 1}" if folds else "has no folds; deal them with --folds"
+        raise UserError(f"--fold is {fold}, but the corpus {has}.")
+    chosen = {"test": [fold], "val": [(fold + 1) % len(folds)]}
+    chosen["train"] = [f for f in range(len(folds)) if f not in (*chosen["test"], *chosen["val"])]
+    counts = {split: _summed([folds[f] for f in numbers]) for split, numbers in chosen.items()}
+    return manifest | {"splits": manifest["splits"] | counts, "splits_made": list(counts)}
+
+
+def _summed(counts: list[dict[str, Any]]) -> dict[str, Any]:
+    positives = [sum(column) for column in zip(*(each["positives"] for each in counts), strict=True)]
+    return {"num_posts": sum(each["num_posts"] for each in counts), "positives": positives}

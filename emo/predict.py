@@ -1,6 +1,6 @@
-"""A bundle over new posts, streamed: each actor holds the encoders and the classifier."""
+"""A bundle over new posts, part by part: each actor holds the encoders and the classifier."""
 
-from typing import Any
+from collections import Counter
 
 import numpy as np
 import pyarrow as pa
@@ -8,18 +8,21 @@ import pyarrow.compute as pc
 
 from emo import storage
 from emo.bundle import Bundle, load_bundle
-from emo.config import UserError
-from emo.encode import actor_device, encoder_inputs, map_with_actors
+from emo.encode import actor_device, encoder_inputs, map_posts
 from emo.encoders.pretrained import PretrainedEncoder
-from emo.errors import sentence
-from emo.posts import posts_dataset, posts_manifest
-from emo.tables import read_folder
+from emo.parts import gather
+from emo.prepare import plain_errors
+from emo.rows import KEPT
+from emo.tables import stream_folder
 from emo.thresholds import decide
 from emo.train import predict_probs
+from emo.work import Manifest, make_set
+
+DATA = "predictions"
 
 
 class Predict:
-    """The Ray Data actor that turns batches of prepared posts into probs and labels."""
+    """Turns batches of prepared posts into probs and labels."""
 
     def __init__(self, model: str) -> None:
         device = actor_device()
@@ -28,7 +31,7 @@ class Predict:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         packed = pack_batch(batch, self.encoders, self.bundle)
-        return prediction_table(batch["post_id"], predict_probs(self.model, packed), self.bundle)
+        return prediction_table(batch, predict_probs(self.model, packed), self.bundle)
 
 
 def pack_batch(batch: pa.Table, encoders: list[PretrainedEncoder], bundle: Bundle) -> np.ndarray:
@@ -45,44 +48,56 @@ def pack_batch(batch: pa.Table, encoders: list[PretrainedEncoder], bundle: Bundl
     return np.concatenate([*columns, present], axis=1)
 
 
-def prediction_table(post_ids: pa.ChunkedArray, probs: np.ndarray, bundle: Bundle) -> pa.Table:
-    """``post_id``, ``labels`` (the names that reach their thresholds), and ``prob/<label>`` for each label."""
+def prediction_table(posts: pa.Table, probs: np.ndarray, bundle: Bundle) -> pa.Table:
+    """``post_id``, ``labels`` (the names that reach their thresholds) and ``prob/<label>`` for each label; then the
+    posts' targets, where they have any, and the columns that they kept."""
     names = np.array(bundle.labels)
     labels = [names[row].tolist() for row in decide(probs, bundle.thresholds)]
-    columns: dict[str, Any] = {"post_id": post_ids, "labels": pa.array(labels, pa.list_(pa.string()))}
-    return pa.table(columns | {f"prob/{name}": probs[:, k] for k, name in enumerate(bundle.labels)})
+    table = pa.table({"post_id": posts["post_id"], "labels": pa.array(labels, pa.list_(pa.string()))})
+    for k, name in enumerate(bundle.labels):
+        table = table.append_column(f"prob/{name}", pa.array(probs[:, k]))
+    for name in posts.column_names:
+        if name == "targets" or name.startswith(KEPT):
+            plain = name.removeprefix(KEPT)
+            table = table.append_column(name if plain in table.column_names else plain, posts[name])
+    return table
 
 
-def predict(posts: str, model: str, output: str) -> dict[str, Any]:
-    """Predict every post of a prepared folder into Parquet under ``output``; returns the manifest, written last."""
+def predict(posts: str, prepared: Manifest, model: str, output: str) -> Manifest:
+    """Predict every post of a prepared folder into Parquet under ``output``; returns the manifest, written last.
+
+    Predictions that a killed process left unfinished there are gone on with.
+    """
     bundle, _ = load_bundle(model)
-    prepared = posts_manifest(posts)
-    data = "predictions"
-    fs, path = storage.filesystem(storage.join(output, data))
-    try:
-        dataset = posts_dataset(posts, ["post_id", "text", "image", "tags"])
-        map_with_actors(dataset, prepared["num_posts"], Predict, (model,)).write_parquet(path, filesystem=fs)
-    except Exception as error:
-        if said := sentence(error, f"--output {output} cannot be written"):
-            raise UserError(said) from None
-        raise
-    content = {
-        "kind": "predictions",
-        "data": data,
-        "model": model,
-        "labels": list(bundle.labels),
-        "num_read": prepared["num_read"],
-        "num_predicted": prepared["num_posts"],
-        "num_rejects": prepared["num_rejects"],
-        "reject_reasons": prepared["reject_reasons"],
-        "label_counts": label_counts(storage.join(output, data), bundle.labels),
-    }
-    storage.finish(output, content)
-    return content
+    is_labelled = bool(prepared["labels"])
+    columns = ["post_id", "text", "image", "tags", *(["targets"] if is_labelled else []), *prepared["kept"]]
+    key = storage.digest([prepared["fingerprint"], bundle.fingerprint])
+
+    def make(work: str) -> Manifest:
+        parts = storage.join(work, "parts")
+        rate = map_posts(posts, parts, "posts read", Predict, (model,), columns, prepared["num_posts"])
+        gather(parts, storage.join(output, DATA))
+        return {
+            "kind": "predictions",
+            "data": DATA,
+            "model": model,
+            "labels": list(bundle.labels),
+            "num_read": prepared["num_read"],
+            "num_predicted": prepared["num_posts"],
+            "num_rejects": prepared["num_rejects"],
+            "reject_reasons": prepared["reject_reasons"],
+            "label_counts": label_counts(storage.join(output, DATA), bundle.labels),
+            "posts_per_second": round(rate, 1),
+        }
+
+    with plain_errors(f"--output {output} cannot be written"):
+        return make_set(output, key, make)[0]
 
 
 def label_counts(folder: str, labels: tuple[str, ...]) -> dict[str, int]:
     """How often each label was predicted."""
-    column = read_folder(folder, ["labels"])["labels"]
-    counted = {row["values"]: row["counts"] for row in pc.value_counts(pc.list_flatten(column)).to_pylist()}
-    return {label: counted.get(label, 0) for label in labels}
+    counted: Counter[str] = Counter()
+    for batch in stream_folder(folder, ["labels"]):
+        counts = pc.list_flatten(batch["labels"]).value_counts().to_pylist()
+        counted.update({each["values"]: each["counts"] for each in counts})
+    return {label: counted[label] for label in labels}

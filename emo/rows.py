@@ -4,78 +4,126 @@ Apart from :mod:`emo.prepare` so that workers start without the libraries that o
 """
 
 import hashlib
-from collections.abc import Iterator
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import ray
 
-from emo import labels
+from emo import labels, storage
 from emo.config import ALL_SPLITS, PrepareConfig
+from emo.duplicates import IMAGE_SIGNATURE, TEXT_SIGNATURE, image_signature, text_signature
 from emo.image import prepare_image
-from emo.raw import Chunk, read_chunk, read_images
+from emo.parts import part_name
+from emo.raw import Chunk, Source, read_chunk
+from emo.raw.images import read_images
+from emo.tables import write_table
 from emo.text import clean
 
 SPLIT_NAMES = {"dev": "val", "valid": "val", "validation": "val", "training": "train", "testing": "test"}
-BYTES_PER_BLOCK = 64 * 2**20
+ROWS_AT_ONCE = 64
+"""Images of so many posts are read at once."""
 SMALL = {
     "index": pa.int64(),
+    "corpus": pa.int16(),
     "source": pa.string(),
     "post_id": pa.string(),
     "group": pa.string(),
     "names": pa.list_(pa.string()),
     "shares": pa.list_(pa.float32()),
+    "annotators": pa.float32(),
+    "unknown": pa.list_(pa.string()),
     "given": pa.string(),
     "text_hash": pa.int64(),
     "image_hash": pa.int64(),
+    "text_signature": TEXT_SIGNATURE,
+    "image_signature": IMAGE_SIGNATURE,
     "has_tags": pa.bool_(),
     "redecoded": pa.bool_(),
     "reason": pa.string(),
 }
 """The columns that the driver sees of every post."""
 LARGE = {"text": pa.string(), "image": pa.binary(), "tags": pa.list_(pa.string())}
+KEPT = "kept/"
+"""Before the name of a column of the data that is kept as it is."""
 
 
-def clean_chunks(block: Any, chunks: ray.ObjectRef, config: PrepareConfig, labelled: bool) -> Iterator[pa.Table]:
-    planned = ray.get(chunks)
-    for number in block["chunk"].to_pylist():
-        yield from _clean_chunk(planned[number], config, labelled)
+@dataclass(frozen=True, kw_only=True)
+class Cleaning:
+    """What every worker is told of a corpus."""
+
+    chunks: list[Chunk]
+    sources: list[Source]
+    config: PrepareConfig
+    labelled: bool
+    """Whether labels are read at all."""
+    renames: dict[str, str] = field(default_factory=dict)
+    """Label name -> what it is read as, "" where it is left out."""
+    kept: dict[str, pa.DataType] = field(default_factory=dict)
+    """The columns of the data that are kept, and their types."""
 
 
-def _clean_chunk(chunk: Chunk, config: PrepareConfig, labelled: bool) -> Iterator[pa.Table]:
+def clean_chunk(number: int, task: Cleaning, parts: str) -> int:
+    """Write the part of one chunk: every record as a row of SMALL and LARGE; returns how many."""
+    chunk = task.chunks[number]
+    source = task.sources[chunk.source]
     rows: list[dict[str, Any]] = []
-    size = 0
-    waiting = read_chunk(chunk, config.columns)
-    while raws := list(islice(waiting, 32)):
-        images = read_images([raw["image"] for raw in raws], chunk.folder)
+    waiting = read_chunk(chunk, source, task.config.columns, tuple(task.kept))
+    while raws := list(islice(waiting, ROWS_AT_ONCE)):
+        images = read_images(
+            [raw["image"] for raw in raws],
+            source.root or chunk.folder,
+            task.config.fetch,
+            fetching=task.config.fetch_images,
+        )
         for raw, image in zip(raws, images, strict=True):
-            rows.append(prepare_row(raw, image, config, labelled))
-            size += len(rows[-1]["image"] or b"")
-        if size > BYTES_PER_BLOCK or len(rows) >= 8192:
-            yield _table(rows)
-            rows, size = [], 0
-    if rows:
-        yield _table(rows)
+            row = prepare_row(raw, image, task, prefix=source.prefix)
+            rows.append(row | {"corpus": chunk.source})
+    write_table(storage.join(parts, part_name(number)), _table(rows, task.kept))
+    return len(rows)
 
 
-def _table(rows: list[dict[str, Any]]) -> pa.Table:
-    return pa.table({name: pa.array([row[name] for row in rows], kind) for name, kind in (SMALL | LARGE).items()})
+def _table(rows: list[dict[str, Any]], kept: dict[str, pa.DataType]) -> pa.Table:
+    columns = {name: pa.array([row[name] for row in rows], kind) for name, kind in (SMALL | LARGE).items()}
+    for name, kind in kept.items():
+        columns[KEPT + name] = pa.array([_as(kind, row["kept"].get(name)) for row in rows], kind)
+    return pa.table(columns)
 
 
-def finished(block: Any, schema: pa.Schema, verdict: ray.ObjectRef) -> pa.Table:
-    """The block's kept rows with targets and split."""
-    codes, targets = ray.get(verdict)
-    index = block["index"].to_numpy()
-    kept = codes[index] >= 0
-    if not kept.all():
-        block, index = block.filter(pa.array(kept)), index[kept]
-    codes, targets = codes[index], targets[index]
-    columns = {"targets": _target_column(codes, targets), "split": pa.array(ALL_SPLITS).take(pa.array(codes))}
-    return pa.table(
-        [columns.get(name, block[name] if name in block.column_names else None) for name in schema.names], schema=schema
-    )
+def _as(kind: pa.DataType, value: Any) -> Any:
+    """A value as its column's type takes it: what is no text, in a column of texts, as JSON."""
+    if value is None or not pa.types.is_string(kind) or isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finish:
+    """Turns a part's rows into prepared posts, by what was decided about all of them."""
+
+    schema: pa.Schema
+    splits: np.ndarray
+    """An index into ALL_SPLITS for each row, -1 where it is rejected: int8 (N,)."""
+    targets: np.ndarray
+    """Shares, NaN where nobody could give the label: float32 (N, K)."""
+    folds: np.ndarray
+    """int8 (N,), -1 where a post is in none."""
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        index = rows["index"].to_numpy()
+        kept = self.splits[index] >= 0
+        if not kept.all():
+            rows, index = rows.filter(pa.array(kept)), index[kept]
+        codes, folds = self.splits[index], self.folds[index]
+        made = {
+            "targets": _target_column(codes, self.targets[index]),
+            "split": pa.array(ALL_SPLITS).take(pa.array(codes)),
+            "fold": pa.array(folds, mask=folds < 0),
+        }
+        return pa.table([made[name] if name in made else rows[name] for name in self.schema.names], schema=self.schema)
 
 
 def _target_column(codes: np.ndarray, targets: np.ndarray) -> pa.Array:
@@ -89,7 +137,7 @@ def _target_column(codes: np.ndarray, targets: np.ndarray) -> pa.Array:
 
 
 def prepare_row(
-    raw: dict[str, Any], image: bytes | ValueError | None, config: PrepareConfig, labelled: bool
+    raw: dict[str, Any], image: bytes | ValueError | None, task: Cleaning, *, prefix: str = ""
 ) -> dict[str, Any]:
     """A raw post as a row of SMALL and LARGE; whatever is wrong with it becomes its reason."""
     row: dict[str, Any] = dict.fromkeys((*SMALL, *LARGE)) | {
@@ -97,12 +145,14 @@ def prepare_row(
         "source": raw["source"],
         "redecoded": raw["redecoded"],
         "has_tags": False,
+        "kept": raw["kept"],
     }
     try:
-        row["post_id"] = _plain_text(raw["id"], "id")
-        row |= _content(raw, image, config) if raw["reject"] is None else {"reason": raw["reject"]}
+        if (post_id := _plain_text(raw["id"], "id")) is not None:
+            row["post_id"] = prefix + post_id
+        row |= _content(raw, image, task.config) if raw["reject"] is None else {"reason": raw["reject"]}
         if row["reason"] is None:
-            row |= _belonging(raw, labelled)
+            row |= _belonging(raw, task, prefix)
     except ValueError as error:
         row["reason"] = str(error)
     return row
@@ -119,7 +169,7 @@ def _content(raw: dict[str, Any], image: bytes | ValueError | None, config: Prep
     tags = [tag for each in _tags(raw["tags"]) if (tag := clean(each, config.emoji))]
     if not (text or picture or tags):
         raise ValueError("no text, image or tags")
-    return {
+    content: dict[str, Any] = {
         "text": text or None,
         "image": picture,
         "tags": tags or None,
@@ -127,21 +177,33 @@ def _content(raw: dict[str, Any], image: bytes | ValueError | None, config: Prep
         "image_hash": _hash(picture) if picture else None,
         "has_tags": bool(tags),
     }
+    if config.near_duplicates == "together":
+        content["text_signature"] = text_signature(text) if text else None
+        content["image_signature"] = image_signature(picture) if picture else None
+    return content
 
 
-def _belonging(raw: dict[str, Any], labelled: bool) -> dict[str, Any]:
+def _belonging(raw: dict[str, Any], task: Cleaning, prefix: str) -> dict[str, Any]:
     """The post's group, given split and shares."""
     group = _plain_text(raw["group"], "group")
-    if not labelled:
-        return {"group": group}
+    belonging: dict[str, Any] = {"group": None if group is None else prefix + group}
+    if not task.labelled:
+        return belonging
     given = (_plain_text(raw["split"], "split") or "").casefold()
     given = SPLIT_NAMES.get(given, given)
     if given and given not in ALL_SPLITS:
         raise ValueError(f"unknown split: {given!r}")
     shares = labels.shares(raw["labels"], raw["votes"], raw["annotators"]) if given != "unlabelled" else None
     if shares is None:
-        return {"group": group}
-    return {"group": group, "given": given or None, "names": list(shares), "shares": list(shares.values())}
+        return belonging
+    shares = labels.renamed(shares, task.renames)
+    return belonging | {
+        "given": given or None,
+        "names": list(shares),
+        "shares": list(shares.values()),
+        "annotators": None if labels.is_missing(raw["votes"]) else float(raw["annotators"]),
+        "unknown": raw["unknown"],
+    }
 
 
 def _picture(image: bytes | ValueError | None, config: PrepareConfig) -> bytes | None:
@@ -165,7 +227,7 @@ def _plain_text(value: Any, role: str) -> str | None:
     return str(value) if role == "text" else str(value).strip()
 
 
-def _tags(value: Any) -> list[str]:
+def _tags(value: Any) -> Sequence[str]:
     if value is None or labels.is_missing(value):
         return []
     if isinstance(value, str):

@@ -11,6 +11,7 @@ from emo.config import MODALITIES, CalibrateConfig, SweepConfig, UserError, from
 from emo.encoders import Branch, EncoderSpec
 from emo.features import Features
 from emo.session import num_cpus
+from emo.work import is_unfinished
 
 VERSIONED = ("emo", "ray", "torch", "transformers", "optuna", "scikit-learn", "pyarrow", "pillow", "numpy")
 
@@ -51,9 +52,10 @@ def output_folder(output: str | None, name: str) -> str:
 
 
 def claim(folder: str, hint: str = "") -> None:
-    """Make a new output folder; a UserError, with a hint, where something is there already, or it cannot be written."""
+    """Make a new output folder, or find one that a killed job left unfinished; a UserError, with a hint, where anything
+    else is there already, or it cannot be written."""
     try:
-        if not storage.is_empty(folder):
+        if not storage.is_empty(folder) and not is_unfinished(folder):
             raise UserError(
                 f"--output {folder} already holds files, which are never overwritten; name another folder{hint}."
             )
@@ -85,8 +87,15 @@ def _difference(config: SweepConfig, stored: SweepConfig) -> str | None:
     now, then = _by_flag(to_dict(config)), _by_flag(to_dict(stored))
     for name in now:
         if name not in free and now[name] != then[name]:
-            return f"--{name.replace('_', '-')} was {then[name]} there and is {now[name]} here"
+            return f"--{name.replace('_', '-')} was {_shown(then[name])} there and is {_shown(now[name])} here"
     return None
+
+
+def _shown(value: Any) -> str:
+    """A choice as it is written on the command line."""
+    if value is None or value == []:
+        return "not given"
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _by_flag(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

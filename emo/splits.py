@@ -1,38 +1,49 @@
-"""Train, val and test: stratified over all labels at once, and no group of posts in two of them."""
+"""Train, val and test, or folds: stratified over all labels at once, and no group of posts in two of them."""
 
-from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import pandas as pd
-from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
+import pyarrow as pa
+import pyarrow.compute as pc
+from iterstrat.ml_stratifiers import MultilabelStratifiedKFold, MultilabelStratifiedShuffleSplit
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from emo.config import UserError
 
 MIN_POSTS = 10
+MAX_COPIES, MAX_COPIED_SHARE = 50, 0.01
+"""The larger of these, in posts, is what likeness may join to a group: more are written by a template."""
 
 
 def make_splits(
-    targets: np.ndarray, given: Sequence[str | None], groups: np.ndarray, val_share: float, test_share: float, seed: int
+    positives: np.ndarray,
+    given: Sequence[str | None],
+    groups: np.ndarray,
+    val_share: float,
+    test_share: float,
+    seed: int,
+    *,
+    known: np.ndarray | None = None,
 ) -> list[str]:
-    """A split for each labelled post, from positives ``targets`` (N, K), the splits ``given`` and ``groups`` (N,).
+    """A split for each labelled post, from bool ``positives`` (N, K), the splits ``given`` and ``groups`` (N,).
 
     Given splits stay. A missing test or val is drawn from train and the posts without a split; the
-    shares are of these. Posts that are not drawn are train.
+    shares are of these. Posts that are not drawn are train. A label that is not ``known`` (N, K) counts
+    as not positive. Takes about 8 seconds for each missing split of a million posts.
     """
-    if len(targets) < MIN_POSTS:
+    if len(positives) < MIN_POSTS:
         raise UserError(
-            f"--data has {len(targets)} labelled posts; at least {MIN_POSTS} are needed to train, choose and test."
+            f"--data has {len(positives)} labelled posts; at least {MIN_POSTS} are needed to train, choose and test."
         )
+    if known is not None:
+        positives = positives & known
     splits = np.array([split or "train" for split in given], dtype=object)
     missing = [name for name in ("test", "val") if name not in splits]
     free, asked = 1.0, {"val": val_share, "test": test_share}
     for name in missing:
         pool = np.flatnonzero(splits == "train")
-        drawn = _draw(targets[pool], groups[pool], asked[name] / free, seed)
+        drawn = _draw(positives[pool], groups[pool], asked[name] / free, seed)
         splits[pool[drawn]] = name
         free -= asked[name]
     if "train" not in splits:
@@ -40,43 +51,103 @@ def make_splits(
     return splits.tolist()
 
 
-def group_ids(group: Sequence[str | None], text_hash: Sequence[Any], image_hash: Sequence[Any]) -> np.ndarray:
-    """A number (N,) that posts share where, directly or through others, they share a group, a text or an image."""
-    rows, nodes, num_nodes = [], [], len(group)
-    for values in (group, text_hash, image_hash):
-        codes, found = pd.factorize(pd.Series(values, dtype=object))  # -1 where the value is missing
-        present = np.flatnonzero(codes >= 0)
-        rows.append(present)
-        nodes.append(codes[present] + num_nodes)
-        num_nodes += len(found)
-    row, node = np.concatenate(rows), np.concatenate(nodes)
-    links = coo_matrix((np.ones(len(row), dtype=np.int8), (row, node)), shape=(num_nodes, num_nodes))
-    return connected_components(links, directed=False)[1][: len(group)]
+def make_folds(
+    positives: np.ndarray, groups: np.ndarray, num_folds: int, seed: int, *, known: np.ndarray | None = None
+) -> np.ndarray:
+    """The fold of each post, int8 (N,), from bool ``positives`` (N, K) and ``groups`` (N,); no fold is empty.
+
+    A label that is not ``known`` (N, K) counts as not positive. Takes about 10 seconds for a million posts.
+    """
+    unit, kinds = _units(positives if known is None else positives & known, groups)
+    if len(kinds) < num_folds:
+        raise UserError(
+            f"The labelled posts form {len(kinds)} groups (of one group, text or image), too few for {num_folds} folds."
+        )
+    splitter = MultilabelStratifiedKFold(n_splits=num_folds, shuffle=True, random_state=seed)
+    folds = np.empty(len(kinds), dtype=np.int8)
+    for number, (_, held) in enumerate(splitter.split(kinds, kinds)):
+        folds[held] = number
+    if len(np.unique(folds)) < num_folds:  # the stratifier may leave a tiny fold empty
+        folds = np.random.default_rng(seed).permutation(np.arange(len(kinds)) % num_folds).astype(np.int8)
+    return folds[unit]
+
+
+def group_ids(
+    group: pa.Array | pa.ChunkedArray,
+    text_hash: pa.Array | pa.ChunkedArray,
+    image_hash: pa.Array | pa.ChunkedArray,
+    near: tuple[np.ndarray, np.ndarray] | None = None,
+) -> tuple[np.ndarray, int]:
+    """A number for each post (N,), shared where posts share a group, a text or an image, or are ``near``; see below.
+
+    All of this holds through other posts, too. Nearness, unlike the rest, may chain the posts of a
+    template into one group: where it would join more than 50 posts, or 1 % of all, to the largest
+    group that the rest makes of them, it is ignored. Also returned is how many posts this concerns.
+    """
+    exact = _shared(group, text_hash, image_hash)
+    if near is None or not len(near[0]):
+        return exact, 0
+    first, second = exact[near[0]], exact[near[1]]
+    sizes = np.bincount(exact)
+    joined = _components(first, second, len(sizes))
+    largest = np.zeros(joined.max() + 1, dtype=np.int64)
+    np.maximum.at(largest, joined, sizes)
+    all_posts = np.bincount(joined, weights=sizes)
+    too_many = all_posts - largest > max(MAX_COPIES, MAX_COPIED_SHARE * len(exact))
+    kept = ~too_many[joined[first]]
+    return _components(first[kept], second[kept], len(sizes))[exact], int(all_posts[too_many].sum())
 
 
 def count_across(splits: Sequence[str], groups: np.ndarray) -> int:
     """How many posts have a group that more than one split holds."""
-    pairs = set(zip(groups.tolist(), splits, strict=True))
-    num_splits = Counter(group for group, _ in pairs)
-    return sum(num_splits[group] > 1 for group in groups.tolist())
+    names, name = np.unique(np.asarray(splits), return_inverse=True)
+    numbers, number = np.unique(groups, return_inverse=True)
+    held = np.zeros((len(numbers), len(names)), dtype=bool)
+    held[number, name] = True
+    return int((held.sum(axis=1) > 1)[number].sum())
 
 
-def _draw(targets: np.ndarray, groups: np.ndarray, share: float, seed: int) -> np.ndarray:
+def _shared(*columns: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """A number for each row (N,), shared where rows, directly or through others, share a value of one column."""
+    num_rows = num_nodes = len(columns[0])
+    rows, nodes = [], []
+    for column in columns:
+        values = pa.chunked_array([column]) if isinstance(column, pa.Array) else column
+        encoded = pc.dictionary_encode(values.combine_chunks())
+        present = np.flatnonzero(encoded.is_valid())
+        rows.append(present)
+        nodes.append(encoded.indices.drop_null().to_numpy() + num_nodes)
+        num_nodes += len(encoded.dictionary)
+    components = _components(np.concatenate(rows), np.concatenate(nodes), num_nodes)
+    return components[:num_rows]
+
+
+def _components(first: np.ndarray, second: np.ndarray, num_nodes: int) -> np.ndarray:
+    """The component of each node (num_nodes,), numbered from 0, of the graph with these edges."""
+    links = coo_matrix((np.ones(len(first), dtype=bool), (first, second)), shape=(num_nodes, num_nodes))
+    return connected_components(links, directed=False)[1]
+
+
+def _draw(positives: np.ndarray, groups: np.ndarray, share: float, seed: int) -> np.ndarray:
     """A mask (N,) of whole groups that hold about ``share`` of the posts and of every label."""
-    _, unit = np.unique(groups, return_inverse=True)
-    num_units = int(unit.max()) + 1 if len(unit) else 0
-    if num_units < 2:
+    unit, kinds = _units(positives, groups)
+    if len(kinds) < 2:
         raise UserError(
             "The labelled posts form too few groups (of one group, text or image) to be split into train, val and test."
         )
-    positives = np.zeros((num_units, targets.shape[1]), dtype=bool)
-    np.logical_or.at(positives, unit, targets)
-    positives = np.column_stack([positives, ~positives.any(axis=1)])  # posts without any label are spread too
     splitter = MultilabelStratifiedShuffleSplit(n_splits=1, test_size=share, random_state=seed)
-    chosen = np.zeros(num_units, dtype=bool)
-    chosen[next(splitter.split(positives, positives))[1]] = True
+    chosen = np.zeros(len(kinds), dtype=bool)
+    chosen[next(splitter.split(kinds, kinds))[1]] = True
     if chosen.all() or not chosen.any():  # the stratifier may round a tiny split away
-        order = np.random.default_rng(seed).permutation(num_units)
+        order = np.random.default_rng(seed).permutation(len(kinds))
         chosen[:] = False
-        chosen[order[: min(max(1, round(share * num_units)), num_units - 1)]] = True
+        chosen[order[: min(max(1, round(share * len(kinds))), len(kinds) - 1)]] = True
     return chosen[unit]
+
+
+def _units(positives: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The group of each post counted from 0 (N,), and each group's labels and whether it has none (U, K + 1)."""
+    _, unit, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    starts = np.cumsum(sizes) - sizes
+    labels = np.logical_or.reduceat(positives[np.argsort(unit, kind="stable")], starts) if len(unit) else positives
+    return unit, np.column_stack([labels, ~labels.any(axis=1)])  # posts without any label are spread too

@@ -9,17 +9,29 @@ import hashlib
 import json
 import os
 import uuid
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
 import fsspec
 from fsspec.core import url_to_fs
 
+from emo.config import UserError
+
 MANIFEST = "manifest.json"
+
+for _scheme in ("s3", "s3a"):  # the class is imported when the first such URI is met
+    fsspec.register_implementation(_scheme, "emo.s3.S3", clobber=True)
 
 
 def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The store of a path or URI, and the path within it; local paths are made absolute."""
-    return url_to_fs(os.path.expanduser(uri))
+    """The store of a path or URI, and the path within it; local paths are made absolute.
+
+    A UserError says which package a store needs, or that there is no such store.
+    """
+    try:
+        return url_to_fs(os.path.expanduser(uri))
+    except (ImportError, ValueError) as error:
+        raise UserError(f"{uri} cannot be reached: {error}") from None
 
 
 def absolute(uri: str) -> str:
@@ -54,12 +66,24 @@ def make_folder(uri: str) -> None:
 def write_bytes(uri: str, content: bytes) -> None:
     """Write a whole file or none: a reader sees the old content or the new."""
     fs, path = filesystem(uri)
+    if is_local(fs):
+        with writing(uri) as file:
+            file.write(content)
+    else:  # one request, where a stream would take three
+        fs.makedirs(fs._parent(path), exist_ok=True)
+        fs.pipe_file(path, content)
+
+
+@contextlib.contextmanager
+def writing(uri: str) -> Iterator[BinaryIO]:
+    """A file to write piece by piece, which readers see once it is whole, or never."""
+    fs, path = filesystem(uri)
     fs.makedirs(fs._parent(path), exist_ok=True)
     if is_local(fs):
         temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
         try:
             with open(temporary, "wb") as file:
-                file.write(content)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
@@ -67,8 +91,34 @@ def write_bytes(uri: str, content: bytes) -> None:
             with contextlib.suppress(OSError):
                 os.remove(temporary)
             raise
-    else:  # object stores make a file visible only once it is complete
-        fs.pipe_file(path, content)
+    else:
+        file = fs.open(path, "wb", autocommit=False)  # object stores show a file once its last part is there
+        try:
+            yield file
+            file.close()
+            file.commit()
+        except BaseException:
+            with contextlib.suppress(Exception):
+                file.discard()
+            raise
+
+
+def remove(uri: str) -> None:
+    """Delete a file, or a folder with all that is in it; nothing there is no error."""
+    fs, path = filesystem(uri)
+    with contextlib.suppress(FileNotFoundError):
+        fs.rm(path, recursive=True)
+
+
+def list_files(uri: str) -> dict[str, int]:
+    """A folder's files by name, sorted, and the bytes of each; none where there is no such folder."""
+    fs, path = filesystem(uri)
+    fs.invalidate_cache()
+    try:
+        found = fs.ls(path, detail=True)
+    except FileNotFoundError:
+        return {}
+    return dict(sorted((each["name"].rsplit("/", 1)[-1], each["size"]) for each in found if each["type"] == "file"))
 
 
 def read_bytes(uri: str) -> bytes:

@@ -25,12 +25,17 @@ class TrainingData:
     train_packed: np.ndarray
     """(N, D) packed features, as FusionClassifier reads them."""
     train_targets: np.ndarray
-    """(N, K) boolean."""
+    """(N, K): boolean, or int8 with -1 where nobody could give the label."""
     val_packed: np.ndarray
     val_targets: np.ndarray
     widths: dict[str, int]
     """Feature width of each modality, in the order in which they are packed."""
     projections: dict[str, Projection | None]
+    train_shares: np.ndarray | None = None
+    """What the loss aims at instead of the targets, (N, K) float32: shares of annotators, NaN where unknown."""
+    val_shares: np.ndarray | None = None
+    drawn: bool = False
+    """Whether each epoch trains on labels that are drawn anew by their shares (Barsoum et al., 2016)."""
 
 
 @dataclass
@@ -49,16 +54,30 @@ def batches(inputs: Tensor, targets: Tensor, batch_size: int, generator: torch.G
         yield inputs[rows], targets[rows]
 
 
+def draw(shares: Tensor, generator: torch.Generator) -> Tensor:
+    """Labels that are each present as often as its share says; what is unknown, NaN, stays so."""
+    drawn = torch.bernoulli(shares.nan_to_num(), generator=generator)
+    return drawn.masked_fill(shares.isnan(), torch.nan)
+
+
+def known_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """The mean binary cross-entropy over all targets that are known, not NaN."""
+    known = ~targets.isnan()
+    loss = F.binary_cross_entropy_with_logits(logits, targets.nan_to_num(), weight=known.float(), reduction="sum")
+    return loss / known.sum().clamp(min=1)
+
+
 def train_epoch(
     forward: Callable[[Tensor], Tensor],
     data: Iterable[Batch],
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
+    loss_of: Callable[[Tensor, Tensor], Tensor] = F.binary_cross_entropy_with_logits,
 ) -> float:
     """One pass over ``data``; returns the mean loss of a post. A loss that is not finite is a FloatingPointError."""
     total, count = torch.zeros(()), 0
     for inputs, targets in data:
-        loss = F.binary_cross_entropy_with_logits(forward(inputs), targets)
+        loss = loss_of(forward(inputs), targets)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -99,9 +118,12 @@ def build_model(
 def fit(data: TrainingData, config: HeadConfig, on_epoch: Callable[[dict[str, float]], None] | None = None) -> Fit:
     """Train a classifier until its val loss no longer falls; the best epoch's weights are returned."""
     started = time.perf_counter()
-    train_targets, val_targets = torch.as_tensor(data.train_targets), torch.as_tensor(data.val_targets)
-    model = build_model(data.widths, data.projections, train_targets.shape[1], config)
-    start_at_prevalence(model, train_targets.float())
+    train_goals = _goals(data.train_targets, data.train_shares)
+    val_goals = _goals(data.val_targets, data.val_shares)
+    all_known = not (train_goals.isnan().any() or val_goals.isnan().any())
+    loss_of = F.binary_cross_entropy_with_logits if all_known else known_loss
+    model = build_model(data.widths, data.projections, train_goals.shape[1], config)
+    start_at_prevalence(model, train_goals)
     forward, train_inputs, val_inputs = _inputs(model, data, config)
     num_steps = config.max_epochs * -(-len(train_inputs) // config.batch_size)
     optimizer, scheduler = _optimizer(model, config, num_steps)
@@ -110,11 +132,13 @@ def fit(data: TrainingData, config: HeadConfig, on_epoch: Callable[[dict[str, fl
     best_loss, best_state = float("inf"), model.state_dict()
     for epoch in range(1, config.max_epochs + 1):
         model.train()
-        train_loss = train_epoch(
-            forward, batches(train_inputs, train_targets.float(), config.batch_size, generator), optimizer, scheduler
-        )
+        goals = draw(train_goals, generator) if data.drawn else train_goals
+        fed = batches(train_inputs, goals, config.batch_size, generator)
+        train_loss = train_epoch(forward, fed, optimizer, scheduler, loss_of)
         model.eval()
-        val_loss, val_macro_f1 = _evaluate(forward, (train_inputs, train_targets), (val_inputs, val_targets))
+        val_logits = predict_logits(forward, val_inputs)
+        val_loss = loss_of(val_logits, val_goals).item()
+        val_macro_f1 = _macro_f1(data, predict_logits(forward, train_inputs), val_logits)
         result.history.append(
             {"epoch": epoch, "train_loss": train_loss, "val_loss": val_loss, "val_macro_f1": val_macro_f1}
         )
@@ -154,9 +178,14 @@ def _optimizer(
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
-def _evaluate(forward: Callable[[Tensor], Tensor], train: Batch, val: Batch) -> tuple[float, float]:
-    """Loss and macro F1 on val, with the thresholds that are exact on train."""
-    logits = predict_logits(forward, val[0])
-    loss = F.binary_cross_entropy_with_logits(logits, val[1].float()).item()
-    thresholds = exact(train[1].numpy(), predict_logits(forward, train[0]).sigmoid().numpy())
-    return loss, macro_f1(val[1].numpy(), decide(logits.sigmoid().numpy(), thresholds))
+def _goals(targets: np.ndarray, shares: np.ndarray | None) -> Tensor:
+    """What the loss aims at (N, K), float32, NaN where unknown: the shares, or else the targets."""
+    if shares is not None:
+        return torch.as_tensor(shares)
+    return torch.as_tensor(np.where(targets < 0, np.nan, targets).astype(np.float32))
+
+
+def _macro_f1(data: TrainingData, train_logits: Tensor, val_logits: Tensor) -> float:
+    """Macro F1 on val, with the thresholds that are exact on train."""
+    thresholds = exact(data.train_targets, train_logits.sigmoid().numpy())
+    return macro_f1(data.val_targets, decide(val_logits.sigmoid().numpy(), thresholds))

@@ -9,7 +9,7 @@ prepare_environment()  # before the imports of the libraries that read it
 
 from emo.cli import run_job
 from emo.config import PredictConfig
-from emo.pipeline import unlabelled_posts
+from emo.pipeline import posts_to_predict
 from emo.plan import show_predictions
 from emo.predict import predict
 from emo.run import claim, output_folder
@@ -17,10 +17,10 @@ from emo.run import claim, output_folder
 
 def main(config: PredictConfig) -> None:
     """Write probabilities and labels of posts as Parquet."""
-    posts = unlabelled_posts(config)
     folder = output_folder(config.output, "predictions")
     claim(folder)
-    show_predictions(folder, predict(posts, config.model, folder))
+    posts, prepared = posts_to_predict(config)
+    show_predictions(folder, predict(posts, prepared, config.model, folder))
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def main(config: SweepConfig) -> None:
     show_plan(config, specs)
     specs, features = encoded(config, posts, specs)
     keep_plan(run, config, manifest, specs, features)
-    data = encoder_data(posts, specs, features)
+    data = encoder_data(config, posts, specs, features)
     sweep(run.folder, config, {name: posts.for_training() for name, posts in data.items()})
     conclude(run, config, posts, manifest, specs, data)
     show_results(run.folder, time.monotonic() - started)

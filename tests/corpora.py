@@ -6,6 +6,10 @@ from pathlib import Path
 
 from checkpoints import picture
 
+from emo.config import PrepareConfig
+from emo.prepare import prepare
+from emo.sources import find_sources
+
 FEELINGS = {"joy": "happy love", "sadness": "sad rain never ends", "anger": "late train"}
 
 
@@ -26,3 +30,9 @@ def write_posts(folder: Path, num_posts: int = 60, *, images: bool = True, label
                 row["labels"] = felt
             file.write(json.dumps(row) + "\n")
     return folder / "posts.jsonl"
+
+
+def prepare_files(uri: Path | str, folder: Path | str, config: PrepareConfig, *, seed: int = 0, **options) -> dict:
+    """Prepare files as a job would; returns the manifest."""
+    sources = find_sources([str(uri)], config, f"{folder}-cache")
+    return prepare(sources, str(folder), config, seed=seed, **options)[0]

@@ -45,7 +45,7 @@ SPACE = st.builds(
 SWEEPS = st.builds(
     SweepConfig,
     output=st.none() | NAMES,
-    data=st.none() | NAMES,
+    data=st.lists(NAMES).map(tuple),
     prepare=PREPARE,
     preset=st.sampled_from(["demo", "paper"]),
     encoders=st.none() | st.lists(NAMES, max_size=3).map(tuple),

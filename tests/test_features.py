@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from checkpoints import PROJECTED, WIDTH, write_checkpoint
-from corpora import write_posts
+from corpora import prepare_files, write_posts
 
 from emo import features as module
 from emo import storage
@@ -13,7 +13,6 @@ from emo.encoders import Branch, parse_encoder
 from emo.encoders.pretrained import PretrainedEncoder, resolve
 from emo.features import embed, encoded_posts, features_key, read_features, resolve_encoders
 from emo.posts import read_posts
-from emo.prepare import prepare
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -22,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 def posts(tmp_path_factory, ray_session):
     folder = tmp_path_factory.mktemp("corpus")
     target = str(folder / "prepared")
-    prepare(str(write_posts(folder)), target, PrepareConfig(labels="auto", image_size=32), seed=0)
+    prepare_files(write_posts(folder), target, PrepareConfig(labels="auto", image_size=32), seed=0)
     return target
 
 

@@ -14,7 +14,15 @@ from checkpoints import write_checkpoint
 from corpora import FEELINGS, write_posts
 
 from emo import storage
-from emo.config import CalibrateConfig, EmbedConfig, PostsConfig, PredictConfig, PrepareConfig, SweepConfig, UserError
+from emo.config import (
+    CalibrateConfig,
+    EmbedConfig,
+    PredictConfig,
+    PrepareConfig,
+    PrepareJobConfig,
+    SweepConfig,
+    UserError,
+)
 from emo.posts import read_posts
 from jobs import calibrate, embed, predict, prepare, report, sweep
 
@@ -37,7 +45,7 @@ def place(tmp_path_factory, ray_session):
 def config(place):
     clip = f"clip:{place / 'clip'}"
     return SweepConfig(
-        data=str(place / "raw" / "posts.jsonl"),
+        data=(str(place / "raw" / "posts.jsonl"),),
         cache=str(place / "cache"),
         output=str(place / "run"),
         prepare=PREPARE,
@@ -152,7 +160,7 @@ def test_predict_needs_no_labels_and_counts_what_it_sets_aside(run, config, plac
     with source.open("a") as file:
         file.write("not json\n")
     output = tmp_path / "out"
-    predict.main(PredictConfig(model=str(run / "model"), data=str(source), cache=config.cache, output=str(output)))
+    predict.main(PredictConfig(model=str(run / "model"), data=(str(source),), cache=config.cache, output=str(output)))
     manifest = json.loads((output / "manifest.json").read_text())
     assert (manifest["num_read"], manifest["num_predicted"], manifest["num_rejects"]) == (13, 12, 1)
     assert len(pd.read_parquet(output / "predictions")) == 12
@@ -180,16 +188,16 @@ def test_report_writes_itself_again(run):
 
 def test_prepared_posts_are_taken_as_data(config, place, capsys):
     folder = place / "prepared"
-    prepare.main(PostsConfig(data=config.data, cache=config.cache, output=str(folder), prepare=PREPARE))
+    prepare.main(PrepareJobConfig(data=config.data, cache=config.cache, output=str(folder), prepare=PREPARE))
     assert read_posts(str(folder)).num_rows == 60
-    embed.main(EmbedConfig(data=str(folder), cache=config.cache, encoders=(f"bert:{place / 'bert'}",)))
+    embed.main(EmbedConfig(data=(str(folder),), cache=config.cache, encoders=(f"bert:{place / 'bert'}",)))
     assert "Features" in capsys.readouterr().out
 
 
 def test_encoders_that_a_corpus_cannot_feed_are_refused_by_name(config, tmp_path):
     texts = write_posts(tmp_path, 30, images=False)
     with pytest.raises(UserError, match=r":image reads image, and no post here has image"):
-        sweep.main(replace(config, data=str(texts), output=str(tmp_path / "run"), encoders=config.encoders[1:2]))
+        sweep.main(replace(config, data=(str(texts),), output=str(tmp_path / "run"), encoders=config.encoders[1:2]))
     assert storage.is_empty(str(tmp_path / "run"))
 
 

@@ -9,19 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emo.config import PLUTCHIK, UserError
-from emo.labels import binarise, parse_label_space, shares, targets_of
+from emo.labels import binarise, named_space, positive_share, renamed, renames, shares
 
 
 def test_label_spaces():
-    assert parse_label_space("plutchik", ["x"]) == PLUTCHIK
-    assert parse_label_space("auto", ["Joy ", "anger", "joy"]) == ("anger", "joy")
-    assert parse_label_space(" Joy, Anger", []) == ("joy", "anger")
+    assert named_space(" Plutchik") == PLUTCHIK
+    assert named_space(" Joy, Anger") == ("joy", "anger")
 
 
 @pytest.mark.parametrize(("value", "words"), [("joy,,anger", "empty name"), ("joy,Joy", "twice")])
 def test_label_spaces_that_make_no_sense(value, words):
     with pytest.raises(UserError, match=words):
-        parse_label_space(value, [])
+        named_space(value)
 
 
 @pytest.mark.parametrize("nothing", [None, "", "  ", math.nan])
@@ -69,12 +68,39 @@ def test_what_cannot_be_read_says_why(labels, votes, annotators, reason):
         shares(labels, votes, annotators)
 
 
-def test_targets_keep_the_order_of_the_space():
-    targets = targets_of({"joy": 0.6, "anger": 1.0}, ("anger", "fear", "joy"))
-    assert targets.dtype == np.float32
-    assert targets.tolist() == pytest.approx([1.0, 0.0, 0.6])
-    with pytest.raises(ValueError, match="outside the label space: 'trust'"):
-        targets_of({"trust": 1.0}, ("anger",))
+@pytest.mark.parametrize(
+    ("votes", "positive"),
+    [
+        ({"majority": 3, "any": 1, "threshold": 4}, True),
+        ({"majority": 2, "any": 0, "threshold": 3}, False),
+    ],
+)
+def test_every_way_from_votes_to_labels(votes, positive):
+    for way, count in votes.items():
+        share = np.float32(count / 5)
+        assert binarise(share, positive_share(way, 0.8)) == positive, way
+
+
+def test_half_is_no_majority():
+    assert not binarise(np.float32(0.5), positive_share("majority", 0.5))
+    assert binarise(np.float32(0.5), positive_share("soft", 0.5))
+    assert binarise(np.float32(51 / 101), positive_share("majority", 0.5))
+
+
+def test_synonyms_are_read_where_the_space_knows_only_the_other_name():
+    assert renames((), ("joy", "sadness"), mixing=False)["happiness"] == "joy"
+    assert "happiness" not in renames((), ("happiness", "joy"), mixing=False)
+    assert renames((), None, mixing=False) == {}
+    assert renames((), None, mixing=True)["sad"] == "sadness"
+    assert renames(("Sad = anger", "love="), None, mixing=True) | {} == renames((), None, mixing=True) | {
+        "sad": "anger",
+        "love": "",
+    }
+
+
+def test_labels_that_become_one_add_up():
+    assert renamed({"happy": 0.25, "joy": 0.5, "love": 0.25}, {"happy": "joy", "love": ""}) == {"joy": 0.75}
+    assert renamed({"happy": 1.0, "joy": 1.0}, {"happy": "joy"}) == {"joy": 1.0}
 
 
 @given(
@@ -83,4 +109,4 @@ def test_targets_keep_the_order_of_the_space():
 def test_binarise_agrees_with_whole_numbers(case):
     votes, needed, total = case
     named = shares(None, json.dumps({"joy": votes}), total)
-    assert binarise(targets_of(named, ("joy",)), needed / total).tolist() == [votes >= needed]
+    assert binarise(np.float32(named.get("joy", 0.0)), needed / total) == (votes >= needed)

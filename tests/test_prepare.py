@@ -1,6 +1,5 @@
 """The whole stage on Ray: counts that add up, splits that hold, mistakes that are told in one sentence."""
 
-import contextlib
 import errno
 import io
 import json
@@ -9,13 +8,14 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import ray
+from corpora import prepare_files as prepare
 from PIL import Image
 
-from emo import prepare as module
 from emo import storage
 from emo.config import Columns, PrepareConfig, UserError
-from emo.posts import posts_dataset, read_posts
-from emo.prepare import posts_key, prepare
+from emo.posts import read_posts
+from emo.prepare import plain_errors, posts_key
+from emo.sources import find_sources
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -43,15 +43,13 @@ def corpus(folder: Path, extra: list[dict] | None = None, num_posts: int = 40) -
     return path
 
 
+def key(source: str, config: PrepareConfig, seed: int) -> str:
+    return posts_key(find_sources([source], config, "nowhere"), config, seed)
+
+
 def rejects(folder: Path, manifest: dict) -> dict[str, str]:
     rows = pq.read_table(folder / manifest["rejects"]).to_pylist()
     return {row["source"]: row["reason"] for row in rows}
-
-
-@contextlib.contextmanager
-def told_plainly():
-    with module._plain_errors("somewhere"), ray.data.DataContext.current(module._context()):
-        yield
 
 
 def test_posts_become_a_set(tmp_path):
@@ -89,7 +87,6 @@ def test_posts_become_a_set(tmp_path):
         "unlabelled",
     )
     assert Image.open(io.BytesIO(rows[40]["image"])).size == (32, 32)
-    assert posts_dataset(str(tmp_path / "set"), ["post_id"]).count() == 41
 
 
 def test_the_same_again_is_the_same(tmp_path, monkeypatch):
@@ -97,10 +94,10 @@ def test_the_same_again_is_the_same(tmp_path, monkeypatch):
     source = str(corpus(tmp_path))
     first, second = (prepare(source, str(tmp_path / name), AUTO, seed=3) for name in ("a", "b"))
     assert read_posts(str(tmp_path / "a")).equals(read_posts(str(tmp_path / "b")))
-    assert first["fingerprint"] == second["fingerprint"] == posts_key(source, AUTO, 3)
-    assert posts_key(source, AUTO, 4) != first["fingerprint"] != posts_key(source, PrepareConfig(), 3)
+    assert first["fingerprint"] == second["fingerprint"] == key(source, AUTO, 3)
+    assert key(source, AUTO, 4) != first["fingerprint"] != key(source, PrepareConfig(), 3)
     corpus(tmp_path, [{"id": "more", "text": "x"}])
-    assert posts_key(source, AUTO, 3) != first["fingerprint"]
+    assert key(source, AUTO, 3) != first["fingerprint"]
 
 
 def test_every_bad_row_is_a_reject_with_a_reason(tmp_path):
@@ -194,7 +191,7 @@ def test_labels_outside_the_space(tmp_path):
 
 def test_without_labels(tmp_path):
     extra = [{"id": "odd", "text": "x", "labels": {"no": "matter"}, "split": "holdout"}]
-    manifest = prepare(str(corpus(tmp_path, extra)), str(tmp_path / "set"), PrepareConfig(), seed=0, labelled=False)
+    manifest = prepare(str(corpus(tmp_path, extra)), str(tmp_path / "set"), PrepareConfig(), seed=0, purpose="read")
     assert (manifest["labels"], manifest["num_posts"], manifest["splits"]["unlabelled"]["num_posts"]) == ([], 41, 41)
     table = read_posts(str(tmp_path / "set"))
     assert table["targets"].null_count == 41
@@ -222,7 +219,10 @@ def test_a_full_disk_is_one_sentence():
     def fails() -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(UserError, match="cannot be written to somewhere: No space left"), told_plainly():
+    with (
+        pytest.raises(UserError, match="cannot be written to somewhere: No space left"),
+        plain_errors("Posts cannot be written to somewhere"),
+    ):
         ray.data.range(2).map_batches(lambda batch: fails()).materialize()
 
 
@@ -230,7 +230,10 @@ def test_a_user_error_in_a_task_is_one_sentence(capfd):
     def fails() -> None:
         raise UserError("a.csv cannot be read.")
 
-    with pytest.raises(UserError, match=r"^a.csv cannot be read.$"), told_plainly():
+    with (
+        pytest.raises(UserError, match=r"^a.csv cannot be read.$"),
+        plain_errors("Posts cannot be written to somewhere"),
+    ):
         ray.data.range(2).map_batches(lambda batch: fails()).materialize()
     assert "Traceback" not in "".join(capfd.readouterr())
 

@@ -1,7 +1,9 @@
 """Finding, planning and reading raw posts, in every format and with every oddity."""
 
 import csv
+import io
 import json
+import tarfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emo import raw
-from emo.config import Columns, UserError
+from emo.config import Columns, FetchLimits, UserError
 from emo.posts import read_posts
-from emo.raw import check_columns, find_files, plan_chunks, read_chunk, read_images
+from emo.raw import Source, check_columns, find_files, plan_chunks, read_chunk
+from emo.raw.images import read_images
 
 ROWS = [{"id": f"p{number}", "text": f'line\n"{number}", é', "labels": "joy;anger"} for number in range(7)]
 
@@ -33,9 +36,13 @@ def write(path: Path, rows: list[dict], **options: object) -> Path:
     return path
 
 
+def source(*files: str) -> Source:
+    return Source(name="mine", files=files)
+
+
 def read(*paths: Path, columns: Columns | None = None) -> list[dict]:
-    chunks = plan_chunks([str(path) for path in paths])
-    return [post for chunk in chunks for post in read_chunk(chunk, columns or Columns())]
+    chunks = plan_chunks([source(*map(str, paths))])
+    return [post for chunk in chunks for post in read_chunk(chunk, source(), columns or Columns())]
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "tsv", "parquet"])
@@ -43,14 +50,16 @@ def read(*paths: Path, columns: Columns | None = None) -> list[dict]:
 def test_chunks_hold_every_record_once(tmp_path, monkeypatch, suffix, rows_per_chunk):
     monkeypatch.setattr(raw, "ROWS_PER_CHUNK", rows_per_chunk)
     path = write(tmp_path / f"a.{suffix}", ROWS)
-    chunks = plan_chunks([str(path)])
-    found = [post for chunk in chunks for post in read_chunk(chunk, Columns())]
+    chunks = plan_chunks([source(str(path))])
+    found = [post for chunk in chunks for post in read_chunk(chunk, source(), Columns())]
     assert [{name: post[name] for name in ROWS[0]} for post in found] == ROWS
     assert [post["index"] for post in found] == list(range(7))
     assert (
         len(chunks) == {1: 7, 2: 5 if suffix == "parquet" else 4, 100: 3 if suffix == "parquet" else 1}[rows_per_chunk]
     )
-    assert [chunk.num_rows for chunk in chunks] == [len(list(read_chunk(chunk, Columns()))) for chunk in chunks]
+    assert [chunk.num_rows for chunk in chunks] == [
+        len(list(read_chunk(chunk, source(), Columns()))) for chunk in chunks
+    ]
 
 
 @settings(max_examples=60, deadline=None)
@@ -125,13 +134,13 @@ def test_bytes_that_are_not_utf8_are_windows_1252(tmp_path):
 def test_files_that_cannot_be_read(tmp_path, content, words):
     (tmp_path / "a.csv").write_bytes(content)
     with pytest.raises(UserError, match=words):
-        plan_chunks([str(tmp_path / "a.csv")])
+        plan_chunks([source(str(tmp_path / "a.csv"))])
 
 
 def test_a_parquet_file_that_is_none(tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"PAR1 but no more")
     with pytest.raises(UserError, match="not a whole Parquet file"):
-        plan_chunks([str(tmp_path / "a.parquet")])
+        plan_chunks([source(str(tmp_path / "a.parquet"))])
 
 
 def test_find_files(tmp_path):
@@ -165,7 +174,7 @@ def test_files_of_one_name_get_different_ids(tmp_path):
 
 def test_columns(tmp_path):
     path = write(tmp_path / "posts.csv", [{"Key": "1", "Caption": "x"}])
-    chunks = plan_chunks([str(path)])
+    chunks = plan_chunks([source(str(path))])
     check_columns(Columns(text="Caption"), chunks)
     with pytest.raises(UserError, match=r"unknown column 'caption' \(--columns.text\); posts.csv has: Caption, Key"):
         check_columns(Columns(text="caption"), chunks)
@@ -174,6 +183,66 @@ def test_columns(tmp_path):
     ):
         check_columns(Columns(), chunks)
     assert read(path, columns=Columns(id="Key", text="Caption"))[0]["text"] == "x"
+
+
+def write_tar(path: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+def members_of(number: int) -> dict[str, bytes]:
+    fields = {"tags": ["a", "b"], "labels": ["joy"], "split": "val"}
+    return {
+        f"shard/{number:04d}.jpg": b"picture" * number,
+        f"shard/{number:04d}.txt": f"text {number}".encode(),
+        f"shard/{number:04d}.json": json.dumps(fields).encode(),
+    }
+
+
+@pytest.mark.parametrize("rows_per_chunk", [1, 3, 100])
+def test_webdataset_samples_are_posts(tmp_path, monkeypatch, rows_per_chunk):
+    monkeypatch.setattr(raw, "ROWS_PER_CHUNK", rows_per_chunk)
+    path = write_tar(tmp_path / "a.tar", {k: v for number in range(7) for k, v in members_of(number).items()})
+    chunks = plan_chunks([source(str(path))])
+    assert [chunk.num_rows for chunk in chunks] == {1: [1] * 7, 3: [3, 3, 1], 100: [7]}[rows_per_chunk]
+    assert {"id", "text", "image", "tags", "labels", "split"} <= set(chunks[0].columns)
+    found = [post for chunk in chunks for post in read_chunk(chunk, source(), Columns())]
+    assert [post["id"] for post in found] == [f"shard/{number:04d}" for number in range(7)]
+    assert [post["text"] for post in found] == [f"text {number}" for number in range(7)]
+    assert [post["image"] for post in found] == [b"picture" * number for number in range(7)]
+    assert [post["source"] for post in found] == [f"a.tar:{number}" for number in range(1, 8)]
+    assert (found[0]["tags"], found[0]["labels"], found[0]["split"]) == (["a", "b"], ["joy"], "val")
+
+
+def test_webdataset_samples_that_are_broken_are_rejects(tmp_path):
+    path = write_tar(
+        tmp_path / "a.tar", {"a.json": b"{", "b.json": b"[1]", "c.txt": "é".encode("latin-1"), "d.cls": b"joy"}
+    )
+    assert [post["reject"] for post in read(path)] == ["not valid JSON", "not a JSON object", None, None]
+    assert (read(path)[2]["text"], read(path)[2]["redecoded"], read(path)[3]["labels"]) == ("é", True, "joy")
+    (tmp_path / "b.tar").write_bytes(b"no tar at all" * 100)
+    with pytest.raises(UserError, match="tar is not a whole tar file"):
+        plan_chunks([source(str(tmp_path / "b.tar"))])
+
+
+def test_a_large_corpus_has_large_chunks(tmp_path, monkeypatch):
+    monkeypatch.setattr(raw, "MANY_BYTES", 100)
+    monkeypatch.setattr(raw, "ROWS_PER_LARGE_CHUNK", 5)
+    path = write(tmp_path / "a.jsonl", ROWS)
+    assert [chunk.num_rows for chunk in plan_chunks([source(str(path))])] == [5, 2]
+
+
+def test_columns_to_keep_come_along(tmp_path):
+    path = write(
+        tmp_path / "a.jsonl", [{"id": "1", "text": "x", "likes": 3, "who": {"a": 1}}, {"id": "2", "text": "y"}]
+    )
+    (chunk,) = plan_chunks([source(str(path))])
+    kept = [post["kept"] for post in read_chunk(chunk, source(), Columns(), ("likes", "who"))]
+    assert kept == [{"likes": 3, "who": {"a": 1}}, {"likes": None, "who": None}]
 
 
 def test_images_are_read_from_the_corpus_folder_only(tmp_path):
@@ -191,10 +260,13 @@ def test_images_are_read_from_the_corpus_folder_only(tmp_path):
         "images",
         "a\0b",
     ]
-    *found, number, up, absolute, back, scheme, missing, folder, null = read_images(values, f"file://{corpus}")
+    *found, number, up, absolute, back, scheme, missing, folder, null = read_images(
+        values, f"file://{corpus}", FetchLimits(), fetching=False
+    )
     assert found == [b"picture", b"bytes", b"inner", None, None]
     assert "neither bytes nor a path" in str(number)
-    assert all("out of the data file's folder" in str(each) for each in (up, absolute, back, scheme))
+    assert all("out of the data file's folder" in str(each) for each in (up, absolute, back))
+    assert "a URI, and --fetch-images is not given" in str(scheme)
     assert "not found" in str(missing)
     assert "cannot be read" in str(folder)
     assert "cannot be read" in str(null)

@@ -155,11 +155,11 @@ def test_what_changes_no_result_may_change(change, tmp_path):
     [
         ({"trials": 17}, "--trials was 16 there and is 17 here"),
         ({"seed": 1}, "--seed was 0 there and is 1 here"),
-        ({"data": "posts.csv"}, "--data was None there and is posts.csv here"),
+        ({"data": ("posts.csv",)}, "--data was not given there and is posts.csv here"),
         ({"mode": "partial"}, "--mode was frozen there and is partial here"),
         ({"preset": "paper"}, "--preset was demo there and is paper here"),
         ({"max_epochs": 3}, "--max-epochs was 20 there and is 3 here"),
-        ({"space": SearchSpace(hidden=(8,))}, "--space.hidden was (128, 256, 512) there and is (8,) here"),
+        ({"space": SearchSpace(hidden=(8,))}, "--space.hidden was 128 256 512 there and is 8 here"),
         ({"prepare": PrepareConfig(image_size=64)}, "--image-size was 384 there and is 64 here"),
         ({"prepare": PrepareConfig(columns=Columns(id="key"))}, "--columns.id was id there and is key here"),
     ],

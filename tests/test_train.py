@@ -130,10 +130,10 @@ def test_the_learning_rate_warms_up_and_decays_to_zero(warmup, wanted, monkeypat
     used, num_steps = [], 16  # 4 epochs of 4 batches
     original = train.train_epoch
 
-    def watched(forward, data, optimizer, scheduler):
+    def watched(forward, data, optimizer, scheduler, loss_of):
         for batch in data:
             used.append(optimizer.param_groups[0]["lr"])
-            loss = original(forward, [batch], optimizer, scheduler)
+            loss = original(forward, [batch], optimizer, scheduler, loss_of)
         return loss
 
     monkeypatch.setattr(train, "train_epoch", watched)

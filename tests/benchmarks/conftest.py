@@ -44,8 +44,9 @@ def raw_posts(scratch: Path) -> Path:
 @pytest.fixture(scope="session")
 def prepared(ray_session: None, raw_posts: Path, scratch: Path) -> str:
     """The folder of the same posts, prepared."""
-    from emo.config import PrepareConfig
-    from emo.prepare import prepare
+    from corpora import prepare_files
 
-    prepare(str(raw_posts), str(scratch / "prepared"), PrepareConfig(), seed=0)
+    from emo.config import PrepareConfig
+
+    prepare_files(raw_posts, str(scratch / "prepared"), PrepareConfig())
     return str(scratch / "prepared")

@@ -12,11 +12,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from corpora import prepare_files
 from measure import in_turn, per_second, show
 from plain_rows import plain_row
 
 from emo.config import PrepareConfig
-from emo.prepare import prepare
 from emo.session import num_cpus
 
 pytestmark = pytest.mark.bench
@@ -43,7 +43,7 @@ def test_prepare(pool: Pool, raw_posts: Path, tmp_path: Path) -> None:
     counts: list[int] = []
 
     def ours() -> None:
-        manifest = prepare(str(raw_posts), str(tmp_path / f"posts-{len(counts)}"), PrepareConfig(), seed=0)
+        manifest = prepare_files(raw_posts, str(tmp_path / f"posts-{len(counts)}"), PrepareConfig())
         counts.append(manifest["num_posts"])
 
     def reference() -> None:
