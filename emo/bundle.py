@@ -42,6 +42,8 @@ class Bundle:
     """Modality -> (out, in) and whether there is a bias; None without a projection."""
     prepare: PrepareConfig
     tags: str
+    captions: dict[str, Any] | None
+    """The captioner whose captions the text branches read, and how it is asked."""
     about: dict[str, Any]
     """Where the model comes from: encoder, trial, its figures."""
     fingerprint: str = ""
@@ -73,6 +75,7 @@ def save_bundle(folder: str, bundle: Bundle, weights: bytes) -> None:
         "projection_shapes": bundle.projection_shapes,
         "prepare": to_dict(bundle.prepare),
         "tags": bundle.tags,
+        "captions": bundle.captions,
         "about": bundle.about,
     }
     storage.write_json(storage.join(folder, "bundle.json"), content)
@@ -115,6 +118,7 @@ def load_bundle(folder: str) -> tuple[Bundle, FusionClassifier]:
         projection_shapes=content["projection_shapes"],
         prepare=from_dict(PrepareConfig, content["prepare"]),
         tags=content["tags"],
+        captions=content.get("captions"),
         about=content["about"],
         fingerprint=storage.digest([content, hashlib.sha256(weights).hexdigest()]),
     )

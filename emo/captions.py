@@ -198,6 +198,18 @@ def captions_key(posts: str, captioner: Captioner, *, max_tokens: int, prompt: s
     return storage.digest([fingerprint, captioner.family, captioner.revision, max_tokens, prompt, DECODING])
 
 
+def asked_for(manifest: Manifest) -> dict[str, Any]:
+    """What would give captions of other posts as those of a set: the fields of CaptionChoices."""
+    checkpoint = manifest["checkpoint"]
+    is_local = Path(checkpoint).is_dir()  # whose revision is a digest, and asked of nobody
+    return {
+        "captioner": checkpoint,
+        "revision": None if is_local else manifest["revision"],
+        "max_tokens": manifest["max_tokens"],
+        "prompt": manifest["prompt"],
+    }
+
+
 def _share_machine(captioner: Captioner) -> tuple[int, int]:
     """How many actors there are, and the threads of each: one on every GPU, or else as many on the cores as memory
     has room for the weights."""

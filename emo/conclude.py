@@ -7,11 +7,13 @@ import numpy as np
 from emo import storage
 from emo.bundle import Bundle, projection_shapes, save_bundle
 from emo.calibrate import calibrate, head_config
+from emo.captions import asked_for
 from emo.config import PrepareConfig, SweepConfig, UserError, from_dict
 from emo.console import say, warn
 from emo.encoders import EncoderSpec
 from emo.features import EncodedPosts
 from emo.leaderboard import baseline_rows, best_model, encoder_row, write_examples, write_leaderboard
+from emo.pipeline import Posts
 from emo.plan import show_leaderboard
 from emo.report import write_report
 from emo.run import FINISHED, Run
@@ -23,24 +25,23 @@ from emo.watch import ranked, read_trials
 def conclude(
     run: Run,
     config: SweepConfig,
-    posts: str,
-    manifest: dict[str, Any],
+    posts: Posts,
     specs: list[EncoderSpec],
     data: dict[str, EncodedPosts],
 ) -> None:
     """Turn a finished search into everything that a person takes away from it."""
     specs = fruitful(run, specs)
-    labels = tuple(manifest["labels"])
+    labels = tuple(posts.manifest["labels"])
     say(f"thresholds: calibrating the best {config.top} models of each encoder")
     calibrated = calibrate(run.folder, config, {spec.name: data[spec.name] for spec in specs}, labels)
     say("baselines: all-positive, prior, TF-IDF with logistic regression")
     any_data = data[specs[0].name]
     rows = [encoder_row(spec, calibrated) for spec in specs] + baseline_rows(
-        posts, any_data, labels, tags_mode=config.tags, num_trials=config.budget.calibration_trials, seed=config.seed
+        posts.folder, any_data, labels, text=posts.text, num_trials=config.budget.calibration_trials, seed=config.seed
     )
     best = best_model(rows, calibrated)
-    write_model(run, config, best, next(s for s in specs if s.name == best["encoder"]), data[best["encoder"]], manifest)
-    write_examples(run.folder, posts, best, labels)
+    write_model(run, config, best, next(s for s in specs if s.name == best["encoder"]), data[best["encoder"]], posts)
+    write_examples(run.folder, posts.folder, best, labels)
     show_leaderboard(write_leaderboard(run.folder, rows, best, labels, len(any_data.post_ids["test"])))
     write_report(run.folder)
     run.log(FINISHED)
@@ -60,20 +61,22 @@ def fruitful(run: Run, specs: list[EncoderSpec]) -> list[EncoderSpec]:
 
 
 def write_model(
-    run: Run, config: SweepConfig, best: dict[str, Any], spec: EncoderSpec, data: EncodedPosts, manifest: dict[str, Any]
+    run: Run, config: SweepConfig, best: dict[str, Any], spec: EncoderSpec, data: EncodedPosts, posts: Posts
 ) -> None:
     """The best model as a bundle under ``model/``."""
     trial = next(row for row in read_trials(run.folder) if row["trial_id"] == best["trial_id"])
-    prepared = from_dict(PrepareConfig, manifest["config"])
+    prepared = from_dict(PrepareConfig, posts.manifest["config"])
+    captions = None if posts.text.captions is None else storage.manifest(posts.text.captions)
     bundle = Bundle(
-        labels=tuple(manifest["labels"]),
+        labels=tuple(posts.manifest["labels"]),
         thresholds=np.array(best["thresholds"]),
         head=head_config(trial, fixed_choices(config)),
         branches=spec.branches,
         widths=data.widths,
         projection_shapes=projection_shapes(data.projections),
         prepare=prepared,
-        tags=config.tags,
+        tags=posts.text.tags,
+        captions=captions and asked_for(captions),
         about={name: best[name] for name in ("encoder", "trial_id", "rule", "val/macro_f1", "test/macro_f1")},
     )
     save_bundle(run.path("model"), bundle, storage.read_bytes(weights_uri(run.folder, best["trial_id"])))

@@ -254,6 +254,23 @@ class PrepareJobConfig(PostsConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CaptionChoices:
+    """Captions of the posts' images, which text branches read after text and tags."""
+
+    captioner: str | None = None
+    """A hub id or a local folder of the family BLIP-2, BLIP, GIT or vision-encoder-decoder."""
+    revision: str | None = None
+    """The captioner's revision on the hub; without it, the newest, which is written down."""
+    max_tokens: int = 30
+    """A caption is at most so long."""
+    prompt: str | None = None
+    """Words that the captioner goes on from, as in 'a photo of'; captions leave them out."""
+
+    def __post_init__(self) -> None:
+        check("--max-tokens", self.max_tokens, 1 <= self.max_tokens <= 200, "between 1 and 200")
+
+
+@dataclass(frozen=True, kw_only=True)
 class EmbedConfig(PostsConfig):
     """Which features are computed."""
 
@@ -264,6 +281,7 @@ class EmbedConfig(PostsConfig):
     branch of another (bert-base+vit-base), or family:path-or-hub-id."""
     tags: Literal["append", "ignore"] = "append"
     """append lets the encoders read a post's tags after its text."""
+    caption: CaptionChoices = field(default_factory=CaptionChoices)
     revision: str | None = None
     """The revision of every hub checkpoint that is named; without it, the newest, which is written down."""
     fold: int | None = None
@@ -367,19 +385,11 @@ class ReportConfig:
 class CaptionConfig(PostsConfig):
     """Which posts' images are described, and by what."""
 
-    captioner: str = "Salesforce/blip2-opt-2.7b"
-    """A hub id or a local folder of the family BLIP-2, BLIP, GIT or vision-encoder-decoder."""
-    revision: str | None = None
-    """The captioner's revision on the hub; without it, the newest, which is written down."""
-    max_tokens: int = 30
-    """A caption is at most so long."""
-    prompt: str | None = None
-    """Words that the captioner goes on from, as in 'a photo of'; captions leave them out."""
+    caption: Annotated[CaptionChoices, tyro.conf.arg(name="")] = field(
+        default_factory=lambda: CaptionChoices(captioner="Salesforce/blip2-opt-2.7b")
+    )
     refresh: bool = False
     """Caption again even where the cache has the result."""
-
-    def __post_init__(self) -> None:
-        check("--max-tokens", self.max_tokens, 1 <= self.max_tokens <= 200, "between 1 and 200")
 
 
 def check(flag: str, value: object, holds: bool, wanted: str) -> None:

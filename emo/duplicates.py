@@ -3,7 +3,6 @@
 Workers make the signatures; one process then pairs them in time and memory about linear in the posts.
 """
 
-import io
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from itertools import combinations, pairwise
@@ -54,15 +53,14 @@ def text_signature(text: str) -> bytes | None:
     return (((shingles ^ masks) * factors).min(axis=1) >> 8).astype(np.uint8).tobytes()
 
 
-def image_signature(data: bytes) -> int | None:
-    """The 64-bit perceptual hash of a JPEG or PNG: which low frequencies of its grey levels exceed their median.
+def image_signature(image: Image.Image) -> int | None:
+    """The 64-bit perceptual hash of an image: which low frequencies of its grey levels exceed their median.
 
     It hardly changes with size, compression and brightness (Zauner, 2010). None where a single
     colour, or nearly, leaves only noise to compare. The library imagehash computes the same from
     SciPy and PyWavelets, which every worker would have to import for these few lines.
     """
-    image = Image.open(io.BytesIO(data))
-    image.draft("L", (64, 64))  # JPEG only: decode at 1/2, 1/4 or 1/8 of the size where that is enough
+    image.draft("L", (64, 64))  # a JPEG that is still to be decoded is, at 1/2, 1/4 or 1/8 of its size
     grey = np.asarray(image.convert("L").resize((32, 32), Image.Resampling.BILINEAR), dtype=np.float32)
     if grey.std() < MIN_CONTRAST:
         return None

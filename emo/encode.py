@@ -35,6 +35,25 @@ ROWS_PER_ACTOR = 2048
 BATCH_SIZE = 64
 
 
+@dataclass(frozen=True)
+class TextVariant:
+    """What text branches read of a post, beside its text."""
+
+    tags: str
+    """append or ignore."""
+    captions: str | None = None
+    """The folder of a set of captions of the same posts."""
+
+    @property
+    def key(self) -> list[str | None]:
+        """What features depend on: a set of captions is named by what made it."""
+        return [self.tags, self.captions and self.captions.rstrip("/").rpartition("/")[2]]
+
+    def read_captions(self) -> dict[str, str] | None:
+        """The captions by post id; None where none are read."""
+        return None if self.captions is None else read_captions(self.captions)
+
+
 def text_for_encoder(
     text: str | None, tags: list[str] | None, tags_mode: str, caption: str | None = None
 ) -> str | None:
@@ -84,13 +103,13 @@ def actor_device() -> str:
 class Encode:
     """Holds one branch and encodes batches of posts; posts without its modality fall away.
 
-    With the folder of a set of ``captions``, a text branch reads those too. It also tells whose text it ``cut``.
+    A text branch also tells whose text it ``cut``.
     """
 
-    def __init__(self, branch: Branch, tags_mode: str, captions: str | None = None) -> None:
+    def __init__(self, branch: Branch, text: TextVariant) -> None:
         self.encoder = PretrainedEncoder(branch, actor_device())
-        self.tags_mode = tags_mode
-        self.captions = read_captions(captions) if captions and branch.modality == "text" else None
+        self.tags_mode = text.tags
+        self.captions = text.read_captions() if branch.modality == "text" else None
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         inputs = encoder_inputs(batch, self.encoder.modality, self.tags_mode, self.captions)

@@ -11,7 +11,7 @@ import torch
 
 from emo import storage
 from emo.config import SPLITS, Targets
-from emo.encode import Encode, input_columns, map_posts, texts_of
+from emo.encode import Encode, TextVariant, count_cut, input_columns, map_posts, texts_of
 from emo.encoders import Branch, EncoderSpec
 from emo.encoders.pretrained import POOLING, PretrainedEncoder, resolve
 from emo.encoders.tiny import build_tiny
@@ -24,6 +24,8 @@ from emo.tables import parquet_files, read_folder
 from emo.train import TrainingData
 from emo.work import Manifest, make_set
 
+FORMAT = 2
+"""Counts changes to what a set of features holds."""
 TINY_ROWS = 5_000
 """A tiny checkpoint learns from at most this many posts."""
 
@@ -38,41 +40,45 @@ class Features:
     projection: Projection | None
     reused: bool
     """Whether a former run had left them."""
+    num_cut_texts: int = 0
+    """Texts that were longer than the branch reads."""
+    num_cut_captions: int = 0
+    """Of these, those that lost words of their caption, which comes last."""
 
 
-def embed(posts: str, branch: Branch, cache: str, *, tags_mode: str, refresh: bool = False) -> Features:
+def embed(posts: str, branch: Branch, cache: str, *, text: TextVariant, refresh: bool = False) -> Features:
     """Encode every post of a prepared folder with a resolved branch, or find that a former run already did."""
     assert branch.revision, "resolve the branch first"
-    key = features_key(posts, branch, tags_mode)
+    key = features_key(posts, branch, text)
     folder = storage.join(cache, "features", key)
 
     with plain_errors(f"Features cannot be written to {folder}"):
         found, reused = make_set(
-            folder, key, lambda work: _encode_posts(posts, branch, folder, work, tags_mode), refresh=refresh
+            folder, key, lambda work: _encode_posts(posts, branch, folder, work, text), refresh=refresh
         )
     return _features(branch, folder, found, reused)
 
 
-def features_key(posts: str, branch: Branch, tags_mode: str) -> str:
+def features_key(posts: str, branch: Branch, text: TextVariant) -> str:
     """The name of a feature set: it changes with the posts, the checkpoint, what is read of a post, and the pooling."""
     manifest = posts_manifest(posts)
-    text_variant = tags_mode if branch.modality == "text" else None
+    variant = text.key if branch.modality == "text" else None
     # a folder counts by what is in it, so that a moved checkpoint keeps its features
-    return storage.digest(
-        [manifest["fingerprint"], branch.family, branch.revision, branch.modality, text_variant, POOLING[branch.family]]
-    )
+    checkpoint = [branch.family, branch.revision, branch.modality, POOLING[branch.family]]
+    return storage.digest([FORMAT, manifest["fingerprint"], variant, checkpoint])
 
 
-def _encode_posts(posts: str, branch: Branch, folder: str, work: str, tags_mode: str) -> Manifest:
+def _encode_posts(posts: str, branch: Branch, folder: str, work: str, text: TextVariant) -> Manifest:
     columns = ["post_id", *input_columns(branch.modality)]
     parts, data = storage.join(work, "parts"), storage.new_data_folder()
     num_posts = posts_manifest(posts)["num_posts"]
-    map_posts(posts, parts, f"posts encoded ({branch.modality})", Encode, (branch, tags_mode), columns, num_posts)
+    map_posts(posts, parts, f"posts encoded ({branch.modality})", Encode, (branch, text), columns, num_posts)
     gather(parts, storage.join(folder, data), compression="none", use_dictionary=False)  # noise, to a compressor
     encoder = PretrainedEncoder(branch)
     if encoder.projection is not None:
         _write_projection(storage.join(folder, data, "projection.safetensors"), encoder.projection)
-    return {
+    is_text = branch.modality == "text"
+    return (count_cut(storage.join(folder, data), text.read_captions()) if is_text else {}) | {
         "kind": "features",
         "data": data,
         "width": encoder.width,
@@ -87,7 +93,15 @@ def _encode_posts(posts: str, branch: Branch, folder: str, work: str, tags_mode:
 def _features(branch: Branch, folder: str, manifest: Manifest, reused: bool) -> Features:
     data = storage.join(folder, manifest["data"])
     projection = _read_projection(storage.join(data, "projection.safetensors")) if manifest["has_projection"] else None
-    return Features(branch=branch, folder=data, width=manifest["width"], projection=projection, reused=reused)
+    return Features(
+        branch=branch,
+        folder=data,
+        width=manifest["width"],
+        projection=projection,
+        reused=reused,
+        num_cut_texts=manifest.get("num_cut_texts", 0),
+        num_cut_captions=manifest.get("num_cut_captions", 0),
+    )
 
 
 def _write_projection(uri: str, projection: Projection) -> None:
@@ -188,22 +202,22 @@ def pack(branches: list[Features], post_ids: list[str]) -> np.ndarray:
 
 
 def resolve_encoders(
-    specs: list[EncoderSpec], posts: str, cache: str, *, tags_mode: str, seed: int, fold: int | None = None
+    specs: list[EncoderSpec], posts: str, cache: str, *, text: TextVariant, seed: int, fold: int | None = None
 ) -> list[EncoderSpec]:
     """The same encoders with every checkpoint at hand and its revision known; tiny ones are built from the posts."""
     build: Any = ray.remote(num_cpus=1, max_retries=0)(build_tiny_set)
     branches = {branch for spec in specs for branch in spec.branches}
     names = sorted({branch.checkpoint for branch in branches if branch.is_tiny})
-    folders = ray.get([build.remote(name, posts, cache, tags_mode, seed, fold) for name in names])
+    folders = ray.get([build.remote(name, posts, cache, text, seed, fold) for name in names])
     built = dict(zip(names, folders, strict=True))
     resolved = {b: resolve(replace(b, checkpoint=built.get(b.checkpoint, b.checkpoint))) for b in branches}
     return [replace(spec, branches=tuple(resolved[branch] for branch in spec.branches)) for spec in specs]
 
 
-def build_tiny_set(name: str, posts: str, cache: str, tags_mode: str, seed: int, fold: int | None = None) -> str:
+def build_tiny_set(name: str, posts: str, cache: str, text: TextVariant, seed: int, fold: int | None = None) -> str:
     """The folder of a tiny checkpoint; only posts of train and without labels are read: val and test stay unseen."""
     manifest = posts_manifest(posts)
-    key = storage.digest([manifest["fingerprint"], tags_mode, seed, fold])
+    key = storage.digest([manifest["fingerprint"], text.key, seed, fold])
     folder = storage.join(cache, "encoders", f"{name}-{key}")
 
     def make(work: str) -> Manifest:
@@ -215,7 +229,7 @@ def build_tiny_set(name: str, posts: str, cache: str, tags_mode: str, seed: int,
         table = table.sort_by("post_id")
         found = {"kind": "encoder", "data": storage.new_data_folder(), "num_posts": table.num_rows}
         _, path = storage.filesystem(storage.join(folder, found["data"]))
-        build_tiny(name, texts_of(table, tags_mode), table["image"].to_pylist(), path, seed)
+        build_tiny(name, texts_of(table, text.tags, text.read_captions()), table["image"].to_pylist(), path, seed)
         return found
 
     found, _ = make_set(folder, key, make)

@@ -21,8 +21,8 @@ _UPRIGHT = {
 }
 
 
-def prepare_image(data: bytes, size: int, max_pixels: int) -> bytes:
-    """The central square as RGB JPEG of at most ``size`` pixels a side, never enlarged.
+def prepare_image(data: bytes, size: int, max_pixels: int) -> tuple[bytes, Image.Image]:
+    """The central square as RGB JPEG of at most ``size`` pixels a side, never enlarged; and its pixels.
 
     A square RGB JPEG or PNG that is small enough comes back byte for byte. A ValueError says in a
     few words why an image is refused.
@@ -35,8 +35,9 @@ def prepare_image(data: bytes, size: int, max_pixels: int) -> bytes:
     try:
         if _is_ready(image, size):
             image.load()
-            return data
-        return _encode(_square(image, size))
+            return data, image
+        square = _square(image, size)
+        return _encode(square), square
     except Exception:  # Pillow's decoders raise nearly anything on corrupt bytes
         raise ValueError("image is truncated or corrupt") from None
 

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from emo import baselines, storage
 from emo.calibrate import split_metrics
-from emo.encode import texts_of
+from emo.encode import TextVariant, texts_of
 from emo.encoders import EncoderSpec
 from emo.features import EncodedPosts
 from emo.posts import read_posts
@@ -42,13 +42,13 @@ def encoder_row(spec: EncoderSpec, rows: list[dict[str, Any]]) -> dict[str, Any]
 
 
 def baseline_rows(
-    posts: str, data: EncodedPosts, labels: tuple[str, ...], *, tags_mode: str, num_trials: int, seed: int
+    posts: str, data: EncodedPosts, labels: tuple[str, ...], *, text: TextVariant, num_trials: int, seed: int
 ) -> list[dict[str, Any]]:
     """All-positive, prior and, where there is text, TF-IDF with logistic regression."""
     decisions = {"all-positive": baselines.all_positive(data.targets), "prior": baselines.prior(data.targets)}
     halves = np.full(len(labels), 0.5)
     rows = [_baseline(name, "–", split_metrics(data.targets, made, halves, labels)) for name, made in decisions.items()]
-    texts = split_texts(posts, data, tags_mode)
+    texts = split_texts(posts, data, text)
     if (probs := baselines.tfidf_probs(texts, data.targets["train"], seed)) is not None:
         train, val = ((data.targets[split], probs[split]) for split in ("train", "val"))
         thresholds = candidates(train, val, num_trials, seed)
@@ -57,10 +57,10 @@ def baseline_rows(
     return rows
 
 
-def split_texts(posts: str, data: EncodedPosts, tags_mode: str) -> dict[str, list[str]]:
+def split_texts(posts: str, data: EncodedPosts, text: TextVariant) -> dict[str, list[str]]:
     """The text of every labelled post, in the order of ``data``; "" where there is none."""
     table = read_posts(posts, ["post_id", "text", "tags"])
-    text_of = dict(zip(table["post_id"].to_pylist(), texts_of(table, tags_mode), strict=True))
+    text_of = dict(zip(table["post_id"].to_pylist(), texts_of(table, text.tags, text.read_captions()), strict=True))
     return {split: [text_of[post_id] or "" for post_id in ids] for split, ids in data.post_ids.items()}
 
 
@@ -119,8 +119,8 @@ def write_examples(run: str, posts: str, best: dict[str, Any], labels: tuple[str
     right = _spread([row for row in rows if row["correct"]])
     wrong = _spread([row for row in rows if not row["correct"]])
     picked = right[: NUM_EXAMPLES // 2] + wrong[: NUM_EXAMPLES // 2]
-    content = read_posts(posts, ["post_id", "text", "image", "tags"])
-    content = content.filter(pc.is_in(content["post_id"], pa.array([row["post_id"] for row in picked])))
+    is_picked = pc.field("post_id").isin([row["post_id"] for row in picked])
+    content = read_posts(posts, ["post_id", "text", "image", "tags"], is_picked)
     by_id = {row["post_id"]: row for row in content.to_pylist()}
     columns = ["post_id", "targets", "probs", "predicted", "gold", "correct"]
     examples = [by_id[row["post_id"]] | {name: row[name] for name in columns} for row in picked]

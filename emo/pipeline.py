@@ -1,12 +1,23 @@
 """The stages that several jobs begin with: posts, encoders, features; each found in the cache where it already is."""
 
 import inspect
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from emo import demo, storage
 from emo.bundle import load_bundle
-from emo.config import PRESETS, EmbedConfig, PostsConfig, PredictConfig, SweepConfig, UserError
+from emo.captions import caption_posts, resolve_captioner
+from emo.config import (
+    PRESETS,
+    CaptionChoices,
+    EmbedConfig,
+    PostsConfig,
+    PredictConfig,
+    SweepConfig,
+    UserError,
+    from_dict,
+)
 from emo.console import say
+from emo.encode import TextVariant
 from emo.encoders import Branch, EncoderSpec, parse_encoder
 from emo.features import EncodedPosts, Features, embed, encoded_posts, resolve_encoders
 from emo.posts import folded, posts_manifest
@@ -19,18 +30,43 @@ from emo.work import Manifest, make_set
 EMBEDDED = "embedded corpus"
 
 
-def prepared_posts(config: EmbedConfig) -> tuple[str, Manifest]:
-    """The folder of prepared posts that ``--data`` stands for, and its manifest, split as of ``--fold``."""
+@dataclass(frozen=True)
+class Posts:
+    """The posts that a job works on."""
+
+    folder: str
+    """A folder of prepared posts."""
+    manifest: Manifest
+    """Its manifest, with the splits as of ``--fold``."""
+    text: TextVariant
+
+
+def posts_of(config: EmbedConfig) -> Posts:
+    """The prepared posts that ``--data`` stands for, captioned where a captioner is named."""
+    folder, manifest = prepared_posts(config, refresh=config.refresh)
+    captions = None
+    if config.caption.captioner is not None:
+        captions, _, reused = captioned(folder, config.caption, config.cache, refresh=config.refresh)
+        say(f"captions: {'reused from' if reused else 'written to'} {captions}")
+    return Posts(folder, folded(manifest, config.fold), TextVariant(config.tags, captions))
+
+
+def prepared_posts(config: PostsConfig, *, refresh: bool = False) -> tuple[str, Manifest]:
+    """The folder of prepared posts that ``--data`` stands for, and its manifest."""
     if len(config.data) == 1 and prepared_folder(config.data[0]):
-        folder, found = config.data[0], posts_manifest(config.data[0])
-    else:
-        sources = raw_posts(config)
-        key = posts_key(sources, config.prepare, config.seed)
-        folder = storage.join(config.cache, "posts", key)
-        found, reused = prepare_into(folder, config, sources)
-        if reused:
-            say(f"posts: reused from {folder}")
-    return folder, folded(found, config.fold)
+        return config.data[0], posts_manifest(config.data[0])
+    sources = raw_posts(config)
+    folder = storage.join(config.cache, "posts", posts_key(sources, config.prepare, config.seed))
+    found, reused = prepare_into(folder, config, sources, refresh=refresh)
+    if reused:
+        say(f"posts: reused from {folder}")
+    return folder, found
+
+
+def captioned(posts: str, choices: CaptionChoices, cache: str, *, refresh: bool = False) -> tuple[str, Manifest, bool]:
+    """The folder of the captions that the choices ask for, its manifest, and whether it was there."""
+    captioner = resolve_captioner(str(choices.captioner), choices.revision)
+    return caption_posts(posts, captioner, cache, max_tokens=choices.max_tokens, prompt=choices.prompt, refresh=refresh)
 
 
 def prepared_folder(uri: str) -> bool:
@@ -43,7 +79,9 @@ def raw_posts(config: PostsConfig) -> list[Source]:
     return find_sources(data, config.prepare, config.cache)
 
 
-def prepare_into(folder: str, config: PostsConfig, sources: list[Source]) -> tuple[Manifest, bool]:
+def prepare_into(
+    folder: str, config: PostsConfig, sources: list[Source], *, refresh: bool = False
+) -> tuple[Manifest, bool]:
     """Prepare the posts that ``--data`` names into ``folder``; returns the manifest, and whether it was there."""
     return prepare(
         sources,
@@ -51,12 +89,12 @@ def prepare_into(folder: str, config: PostsConfig, sources: list[Source]) -> tup
         config.prepare,
         seed=config.seed,
         source_name=None if config.data else EMBEDDED,
-        refresh=isinstance(config, EmbedConfig) and config.refresh,
+        refresh=refresh,
     )
 
 
-def posts_to_predict(config: PredictConfig) -> tuple[str, Manifest]:
-    """The folder of posts prepared as a model's own were, with their labels where those are to be compared."""
+def posts_to_predict(config: PredictConfig) -> Posts:
+    """Posts prepared as a model's own were, with their labels where those are to be compared."""
     bundle, _ = load_bundle(config.model)
     wanted = replace(
         bundle.prepare,
@@ -77,7 +115,10 @@ def posts_to_predict(config: PredictConfig) -> tuple[str, Manifest]:
     folder = storage.join(config.cache, "posts", posts_key(sources, wanted, 0, purpose, config.keep_columns))
     name = None if config.data else EMBEDDED
     manifest, _ = prepare(sources, folder, wanted, seed=0, purpose=purpose, keep=config.keep_columns, source_name=name)
-    return folder, manifest
+    captions = None
+    if bundle.captions is not None and manifest["modalities"]["image"]:
+        captions, *_ = captioned(folder, from_dict(CaptionChoices, bundle.captions), config.cache)
+    return Posts(folder, manifest, TextVariant(bundle.tags, captions))
 
 
 def embedded_corpus(cache: str, seed: int) -> str:
@@ -94,18 +135,18 @@ def embedded_corpus(cache: str, seed: int) -> str:
     return storage.join(folder, found["file"])
 
 
-def chosen_encoders(config: EmbedConfig, manifest: Manifest) -> list[EncoderSpec]:
+def chosen_encoders(config: EmbedConfig, posts: Posts) -> list[EncoderSpec]:
     """The encoders to try; those of a preset that ask for what this corpus lacks are left out with a word."""
     if config.encoders is not None:
         specs = [parse_encoder(name, config.revision) for name in config.encoders]
         for spec in specs:
-            if reason := _unfit(spec, manifest, config.tags):
+            if reason := _unfit(spec, posts):
                 raise UserError(f"--encoders {spec.name} {reason}.")
         if len({spec.name for spec in specs}) < len(specs):
             raise UserError("--encoders names the same encoder twice.")
         return specs
     specs = [parse_encoder(name, config.revision) for name in PRESETS[config.preset].encoders]
-    reasons = {spec.name: _unfit(spec, manifest, config.tags) for spec in specs}
+    reasons = {spec.name: _unfit(spec, posts) for spec in specs}
     for name, reason in reasons.items():
         if reason:
             say(f"left out: {name} {reason}")
@@ -115,10 +156,12 @@ def chosen_encoders(config: EmbedConfig, manifest: Manifest) -> list[EncoderSpec
     return fit
 
 
-def _unfit(spec: EncoderSpec, manifest: Manifest, tags_mode: str) -> str | None:
+def _unfit(spec: EncoderSpec, posts: Posts) -> str | None:
     """Why an encoder has nothing to read in a corpus, or None."""
-    counts = manifest["modalities"]
-    has = {"image": counts["image"] > 0, "text": counts["text"] > 0 or (tags_mode == "append" and counts["tags"] > 0)}
+    counts = posts.manifest["modalities"]
+    reads_tags = posts.text.tags == "append" and counts["tags"] > 0
+    has_text = counts["text"] > 0 or reads_tags or posts.text.captions is not None
+    has = {"image": counts["image"] > 0, "text": has_text}
     lacking = [modality for modality in spec.modalities if not has[modality]]
     if lacking:
         return f"reads {' and '.join(spec.modalities)}, and no post here has {' or '.join(lacking)}"
@@ -128,32 +171,33 @@ def _unfit(spec: EncoderSpec, manifest: Manifest, tags_mode: str) -> str | None:
 
 
 def encoded(
-    config: EmbedConfig, posts: str, specs: list[EncoderSpec]
+    config: EmbedConfig, posts: Posts, specs: list[EncoderSpec]
 ) -> tuple[list[EncoderSpec], dict[Branch, Features]]:
     """The encoders with their checkpoints at hand, and every branch's features."""
     if any(branch.is_tiny for spec in specs for branch in spec.branches):
         say("encoders: building the tiny checkpoints from this corpus, or finding them built")
-    specs = resolve_encoders(specs, posts, config.cache, tags_mode=config.tags, seed=config.seed, fold=config.fold)
+    specs = resolve_encoders(specs, posts.folder, config.cache, text=posts.text, seed=config.seed, fold=config.fold)
     features = {}
     for branch in dict.fromkeys(branch for spec in specs for branch in spec.branches):
         names = "/".join(spec.name for spec in specs if branch in spec.branches)
-        features[branch] = embed(posts, branch, config.cache, tags_mode=config.tags, refresh=config.refresh)
+        features[branch] = embed(posts.folder, branch, config.cache, text=posts.text, refresh=config.refresh)
         how = "reused from" if features[branch].reused else "written to"
         say(f"features: {branch.modality} of {names} {how} {features[branch].folder}")
     return specs, features
 
 
 def encoder_data(
-    config: EmbedConfig, posts: str, specs: list[EncoderSpec], features: dict[Branch, Features]
+    config: EmbedConfig, posts: Posts, specs: list[EncoderSpec], features: dict[Branch, Features]
 ) -> dict[str, EncodedPosts]:
     """The labelled posts as each encoder sees them, by the encoder's name."""
     return {
-        spec.name: encoded_posts(posts, [features[branch] for branch in spec.branches], config.fold) for spec in specs
+        spec.name: encoded_posts(posts.folder, [features[branch] for branch in spec.branches], config.fold)
+        for spec in specs
     }
 
 
-def data_of_run(run: Run, config: SweepConfig) -> tuple[str, Manifest, list[EncoderSpec], dict[str, EncodedPosts]]:
-    """What a run that is there already was trained on: posts, their manifest, encoders, features."""
-    posts, manifest = prepared_posts(config)
+def data_of_run(run: Run, config: SweepConfig) -> tuple[Posts, list[EncoderSpec], dict[str, EncodedPosts]]:
+    """What a run that is there already was trained on: posts, encoders, features."""
+    posts = posts_of(config)
     specs, features = encoded(config, posts, stored_encoders(run))
-    return posts, manifest, specs, encoder_data(config, posts, specs, features)
+    return posts, specs, encoder_data(config, posts, specs, features)

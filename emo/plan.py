@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from emo.config import ALL_SPLITS, SweepConfig
+from emo.config import ALL_SPLITS, SPLITS, SweepConfig
 from emo.console import duration, figure, say, show_facts, show_table, warn
 from emo.datasets import list_corpora
 from emo.encoders import Branch, EncoderSpec
@@ -12,12 +12,11 @@ from emo.session import num_cpus
 
 def show_posts(manifest: dict[str, Any]) -> None:
     """Counts, rejects, splits and warnings of a prepared corpus."""
-    modalities = ", ".join(f"{count} with {name}" for name, count in manifest["modalities"].items())
+    modalities = ", ".join(f"{count:,} with {name}" for name, count in manifest["modalities"].items())
     facts = [
         ("source", str(manifest["source"])),
-        ("posts", f"{manifest['num_posts']} of {manifest['num_read']} read: {modalities}"),
-        ("splits", ", ".join(f"{name} {manifest['splits'][name]['num_posts']}" for name in ALL_SPLITS)),
-        ("label shares", _label_shares(manifest)),
+        ("posts", f"{manifest['num_posts']:,} of {manifest['num_read']:,} read: {modalities}"),
+        ("splits", ", ".join(f"{name} {manifest['splits'][name]['num_posts']:,}" for name in ALL_SPLITS)),
     ]
     if manifest["num_rejects"]:
         worst = sorted(manifest["reject_reasons"].items(), key=lambda item: -item[1])
@@ -30,10 +29,10 @@ def show_posts(manifest: dict[str, Any]) -> None:
     if manifest["num_redecoded_texts"]:
         facts.append(("not UTF-8", f"{manifest['num_redecoded_texts']} texts, read as Windows-1252"))
     if manifest["num_duplicates_across_splits"]:
-        facts.append(
-            ("duplicates", f"{manifest['num_duplicates_across_splits']} posts stand in more than one given split")
-        )
+        across = manifest["num_duplicates_across_splits"]
+        facts.append(("duplicates", f"{across} posts share their group, or nearly their text or image, across splits"))
     show_facts("Posts", facts)
+    _show_prevalence(manifest)
     for sentence in manifest["warnings"]:
         warn(sentence)
 
@@ -45,12 +44,22 @@ def show_corpora() -> None:
         show_facts(row[0], list(zip(header[1:], row[1:], strict=True)))
 
 
-def _label_shares(manifest: dict[str, Any]) -> str:
-    """The share of labelled posts that have each label."""
-    splits = [manifest["splits"][name] for name in ("train", "val", "test")]
-    total = max(1, sum(split["num_posts"] for split in splits))
-    counts = [sum(split["positives"][k] for split in splits) for k in range(len(manifest["labels"]))]
-    return ", ".join(f"{name} {count / total:.1%}" for name, count in zip(manifest["labels"], counts, strict=True))
+def _show_prevalence(manifest: dict[str, Any]) -> None:
+    """How many posts of each split, and of each fold, have each label, and their share of those that could have it."""
+    splits = {name: manifest["splits"][name] for name in SPLITS if manifest["splits"][name]["num_posts"]}
+    folds = {str(number): fold for number, fold in enumerate(manifest["folds"])}
+    for what, columns in (("split", splits), ("fold", folds)):
+        if columns and manifest["labels"]:
+            rows = [
+                [name, *(_prevalence(each, k) for each in columns.values())]
+                for k, name in enumerate(manifest["labels"])
+            ]
+            show_table(f"Labels by {what}", ["", *columns], rows)
+
+
+def _prevalence(split: dict[str, Any], k: int) -> str:
+    known = split["known"][k] if "known" in split else split["num_posts"]
+    return f"{split['positives'][k]:,} ({split['positives'][k] / known:.1%})" if known else "unknown"
 
 
 def show_plan(config: SweepConfig, specs: list[EncoderSpec]) -> None:
@@ -119,6 +128,17 @@ def show_features(features: dict[Branch, Features]) -> None:
             for branch, found in features.items()
         ],
     )
+    warn_of_cuts(features)
+
+
+def warn_of_cuts(features: dict[Branch, Features]) -> None:
+    """Say where texts were longer than a branch reads."""
+    for branch, found in features.items():
+        if found.num_cut_texts:
+            lost = f", and {found.num_cut_captions:,} of them lost words of their caption" * bool(
+                found.num_cut_captions
+            )
+            warn(f"{found.num_cut_texts:,} texts are longer than {branch.checkpoint} reads{lost}")
 
 
 def show_predictions(folder: str, manifest: dict[str, Any]) -> None:

@@ -84,5 +84,10 @@ def folded(manifest: dict[str, Any], fold: int | None) -> dict[str, Any]:
 
 
 def _summed(counts: list[dict[str, Any]]) -> dict[str, Any]:
-    positives = [sum(column) for column in zip(*(each["positives"] for each in counts), strict=True)]
-    return {"num_posts": sum(each["num_posts"] for each in counts), "positives": positives}
+    num_labels = len(counts[0]["positives"])
+    known = [each.get("known", [each["num_posts"]] * num_labels) for each in counts]
+    return {
+        "num_posts": sum(each["num_posts"] for each in counts),
+        "positives": [sum(column) for column in zip(*(each["positives"] for each in counts), strict=True)],
+        "known": [sum(column) for column in zip(*known, strict=True)],
+    }

@@ -1,6 +1,7 @@
 """A bundle over new posts, part by part: each actor holds the encoders and the classifier."""
 
 from collections import Counter
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -8,7 +9,7 @@ import pyarrow.compute as pc
 
 from emo import storage
 from emo.bundle import Bundle, load_bundle
-from emo.encode import actor_device, encoder_inputs, map_posts
+from emo.encode import TextVariant, actor_device, encoder_inputs, map_posts
 from emo.encoders.pretrained import PretrainedEncoder
 from emo.parts import gather
 from emo.prepare import plain_errors
@@ -24,21 +25,24 @@ DATA = "predictions"
 class Predict:
     """Turns batches of prepared posts into probs and labels."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, text: TextVariant) -> None:
         device = actor_device()
         self.bundle, self.model = load_bundle(model)
+        self.captions = text.read_captions()
         self.encoders = [PretrainedEncoder(branch, device) for branch in self.bundle.branches]
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        packed = pack_batch(batch, self.encoders, self.bundle)
+        packed = pack_batch(batch, self.encoders, self.bundle, self.captions)
         return prediction_table(batch, predict_probs(self.model, packed), self.bundle)
 
 
-def pack_batch(batch: pa.Table, encoders: list[PretrainedEncoder], bundle: Bundle) -> np.ndarray:
+def pack_batch(
+    batch: pa.Table, encoders: list[PretrainedEncoder], bundle: Bundle, captions: Mapping[str, str] | None = None
+) -> np.ndarray:
     """Packed features (B, sum of widths + M) of prepared posts, zero where a post lacks a modality."""
     columns, present = [], np.zeros((batch.num_rows, len(encoders)), np.float32)
     for m, encoder in enumerate(encoders):
-        inputs = encoder_inputs(batch, encoder.modality, bundle.tags)
+        inputs = encoder_inputs(batch, encoder.modality, bundle.tags, captions)
         rows = [i for i, value in enumerate(inputs) if value is not None]
         features = np.zeros((batch.num_rows, bundle.widths[encoder.modality]), np.float32)
         if rows:
@@ -63,8 +67,10 @@ def prediction_table(posts: pa.Table, probs: np.ndarray, bundle: Bundle) -> pa.T
     return table
 
 
-def predict(posts: str, prepared: Manifest, model: str, output: str) -> Manifest:
+def predict(posts: str, prepared: Manifest, model: str, output: str, captions: str | None = None) -> Manifest:
     """Predict every post of a prepared folder into Parquet under ``output``; returns the manifest, written last.
+
+    ``captions`` is the folder of a set of their captions, for a model that reads any.
 
     Predictions that a killed process left unfinished there are gone on with.
     """
@@ -75,7 +81,8 @@ def predict(posts: str, prepared: Manifest, model: str, output: str) -> Manifest
 
     def make(work: str) -> Manifest:
         parts = storage.join(work, "parts")
-        rate = map_posts(posts, parts, "posts read", Predict, (model,), columns, prepared["num_posts"])
+        arguments = (model, TextVariant(bundle.tags, captions))
+        rate = map_posts(posts, parts, "posts read", Predict, arguments, columns, prepared["num_posts"])
         gather(parts, storage.join(output, DATA))
         return {
             "kind": "predictions",

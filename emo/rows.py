@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from PIL import Image
 
 from emo import labels, storage
 from emo.config import ALL_SPLITS, PrepareConfig
@@ -165,7 +166,7 @@ def _content(raw: dict[str, Any], image: bytes | ValueError | None, config: Prep
     if len(text) > config.max_characters:
         raise ValueError(f"text has more than {config.max_characters} characters")
     text = clean(text, config.emoji)
-    picture = _picture(image, config)
+    picture, pixels = _picture(image, config) or (None, None)
     tags = [tag for each in _tags(raw["tags"]) if (tag := clean(each, config.emoji))]
     if not (text or picture or tags):
         raise ValueError("no text, image or tags")
@@ -179,7 +180,7 @@ def _content(raw: dict[str, Any], image: bytes | ValueError | None, config: Prep
     }
     if config.near_duplicates == "together":
         content["text_signature"] = text_signature(text) if text else None
-        content["image_signature"] = image_signature(picture) if picture else None
+        content["image_signature"] = image_signature(pixels) if pixels else None
     return content
 
 
@@ -206,7 +207,7 @@ def _belonging(raw: dict[str, Any], task: Cleaning, prefix: str) -> dict[str, An
     }
 
 
-def _picture(image: bytes | ValueError | None, config: PrepareConfig) -> bytes | None:
+def _picture(image: bytes | ValueError | None, config: PrepareConfig) -> tuple[bytes, Image.Image] | None:
     try:
         if isinstance(image, ValueError):
             raise image

@@ -23,42 +23,46 @@ def make_splits(
     val_share: float,
     test_share: float,
     seed: int,
-    *,
-    known: np.ndarray | None = None,
+    corpus: np.ndarray | None = None,
 ) -> list[str]:
     """A split for each labelled post, from bool ``positives`` (N, K), the splits ``given`` and ``groups`` (N,).
 
-    Given splits stay. A missing test or val is drawn from train and the posts without a split; the
-    shares are of these. Posts that are not drawn are train. A label that is not ``known`` (N, K) counts
-    as not positive. Takes about 8 seconds for each missing split of a million posts.
+    Given splits stay. A test or val that a ``corpus`` (a number for each post, (N,)) lacks is drawn from its train and
+    its posts without a split; the shares are of these. Posts that are not drawn are train. Takes about 8 seconds for
+    each missing split of a million posts.
     """
     if len(positives) < MIN_POSTS:
         raise UserError(
             f"--data has {len(positives)} labelled posts; at least {MIN_POSTS} are needed to train, choose and test."
         )
-    if known is not None:
-        positives = positives & known
     splits = np.array([split or "train" for split in given], dtype=object)
-    missing = [name for name in ("test", "val") if name not in splits]
-    free, asked = 1.0, {"val": val_share, "test": test_share}
-    for name in missing:
-        pool = np.flatnonzero(splits == "train")
-        drawn = _draw(positives[pool], groups[pool], asked[name] / free, seed)
-        splits[pool[drawn]] = name
-        free -= asked[name]
+    for missing, rows in _by_missing(splits, np.zeros(len(splits), int) if corpus is None else corpus):
+        free, asked = 1.0, {"val": val_share, "test": test_share}
+        for name in missing:
+            pool = rows[splits[rows] == "train"]
+            drawn = _draw(positives[pool], groups[pool], asked[name] / free, seed)
+            splits[pool[drawn]] = name
+            free -= asked[name]
     if "train" not in splits:
         raise UserError("--data gives every labelled post to val or test, which leaves nothing to train on.")
     return splits.tolist()
 
 
-def make_folds(
-    positives: np.ndarray, groups: np.ndarray, num_folds: int, seed: int, *, known: np.ndarray | None = None
-) -> np.ndarray:
+def _by_missing(splits: np.ndarray, corpus: np.ndarray) -> list[tuple[tuple[str, ...], np.ndarray]]:
+    """Which splits are missing, and the posts (row numbers) of the corpora that lack just these."""
+    kinds: dict[tuple[str, ...], list[np.ndarray]] = {}
+    for number in np.unique(corpus):
+        rows = np.flatnonzero(corpus == number)
+        kinds.setdefault(tuple(name for name in ("test", "val") if name not in splits[rows]), []).append(rows)
+    return [(missing, np.sort(np.concatenate(parts))) for missing, parts in sorted(kinds.items())]
+
+
+def make_folds(positives: np.ndarray, groups: np.ndarray, num_folds: int, seed: int) -> np.ndarray:
     """The fold of each post, int8 (N,), from bool ``positives`` (N, K) and ``groups`` (N,); no fold is empty.
 
-    A label that is not ``known`` (N, K) counts as not positive. Takes about 10 seconds for a million posts.
+    Takes about 10 seconds for a million posts.
     """
-    unit, kinds = _units(positives if known is None else positives & known, groups)
+    unit, kinds = _units(positives, groups)
     if len(kinds) < num_folds:
         raise UserError(
             f"The labelled posts form {len(kinds)} groups (of one group, text or image), too few for {num_folds} folds."

@@ -95,11 +95,12 @@ def decide(rows: pa.Table, task: Cleaning, space: tuple[str, ...] | None, seed: 
     groups, num_alike = splits.group_ids(part["group"], part["text_hash"], part["image_hash"], near)
     num_near = len(np.unique(np.concatenate(near)))
     given = part["given"].to_pylist()
-    names = splits.make_splits(positives, given, groups, config.val_share, config.test_share, seed)
+    shares = (config.val_share, config.test_share)
+    names = splits.make_splits(positives, given, groups, *shares, seed, votes.corpus[held])
     codes[held] = [ALL_SPLITS.index(name) for name in names]
     if config.folds:
         folds[held] = splits.make_folds(positives, groups, config.folds, seed)
-    made = [name for name in SPLITS[1:] if name not in given]
+    made = [name for name in SPLITS[1:] if any(one == name != other for one, other in zip(names, given, strict=True))]
     num_across = splits.count_across(names, groups)
     return Verdict(space, share, reasons, codes, targets, folds, disagreement, num_across, num_near, num_alike, made)
 
@@ -231,12 +232,7 @@ def describe(rows: pa.Table, verdict: Verdict, task: Cleaning) -> dict[str, Any]
     kept = rows.filter(pa.array(verdict.splits >= 0))
     positives = labels.binarise(verdict.targets, verdict.positive_share)
     known = ~np.isnan(verdict.targets)
-    counts = {}
-    for code, name in enumerate(ALL_SPLITS):
-        mask = verdict.splits == code
-        counts[name] = {"num_posts": int(mask.sum()), "positives": positives[mask].sum(axis=0).tolist()}
-        if name in SPLITS and not known[mask].all():
-            counts[name]["known"] = known[mask].sum(axis=0).tolist()
+    counts = {name: _counted(verdict.splits == code, positives, known) for code, name in enumerate(ALL_SPLITS)}
     reasons = Counter(reason.partition(":")[0] for reason in verdict.reasons if reason is not None)
     num_folds = int(verdict.folds.max(initial=-1)) + 1
     return {
@@ -255,10 +251,7 @@ def describe(rows: pa.Table, verdict: Verdict, task: Cleaning) -> dict[str, Any]
         },
         "corpora": _corpora(kept, task),
         "splits": counts,
-        "folds": [
-            {"num_posts": int(mask.sum()), "positives": positives[mask].sum(axis=0).tolist()}
-            for mask in (verdict.folds == fold for fold in range(num_folds))
-        ],
+        "folds": [_counted(verdict.folds == fold, positives, known) for fold in range(num_folds)],
         "disagreement": verdict.disagreement,
         "splits_made": verdict.splits_made,
         "num_duplicates_across_splits": verdict.num_across,
@@ -266,6 +259,12 @@ def describe(rows: pa.Table, verdict: Verdict, task: Cleaning) -> dict[str, Any]
         "warnings": _warnings(verdict, counts),
         "config": to_dict(task.config),
     }
+
+
+def _counted(mask: np.ndarray, positives: np.ndarray, known: np.ndarray) -> dict[str, Any]:
+    """Posts, and for each label those that have it and, where that is not all, those of which it is known."""
+    counts = {"num_posts": int(mask.sum()), "positives": positives[mask].sum(axis=0).tolist()}
+    return counts if known[mask].all() else counts | {"known": known[mask].sum(axis=0).tolist()}
 
 
 def _corpora(kept: pa.Table, task: Cleaning) -> list[dict[str, Any]]:

@@ -21,8 +21,8 @@ def main(config: CalibrateConfig) -> None:
     """Choose decision thresholds for the kept models of a sweep, and report on them."""
     started = time.monotonic()
     run, swept = copy_run(config)
-    posts, manifest, specs, data = data_of_run(run, swept)
-    conclude(run, swept, posts, manifest, specs, data)
+    posts, specs, data = data_of_run(run, swept)
+    conclude(run, swept, posts, specs, data)
     show_results(run.folder, time.monotonic() - started)
 
 

@@ -9,35 +9,25 @@ prepare_environment()  # before the imports of the libraries that read it
 
 from itertools import islice
 
-from emo.captions import caption_posts, resolve_captioner
 from emo.cli import run_job
-from emo.config import CaptionConfig, EmbedConfig
+from emo.config import CaptionConfig
 from emo.console import say, show_facts
 from emo.encode import read_captions
-from emo.pipeline import prepared_posts
+from emo.pipeline import captioned, prepared_posts
 
 NUM_EXAMPLES = 5
 
 
 def main(config: CaptionConfig) -> None:
     """Caption posts' images into the cache, where embed and sweep find them."""
-    captioner = resolve_captioner(config.captioner, config.revision)
-    told = EmbedConfig(data=config.data, cache=config.cache, prepare=config.prepare, seed=config.seed)
-    posts, _ = prepared_posts(told)
-    folder, found, reused = caption_posts(
-        posts,
-        captioner,
-        config.cache,
-        max_tokens=config.max_tokens,
-        prompt=config.prompt,
-        refresh=config.refresh,
-    )
+    posts, _ = prepared_posts(config)
+    folder, found, reused = captioned(posts, config.caption, config.cache, refresh=config.refresh)
     say(f"captions: {'reused from' if reused else 'written to'} {folder}")
     examples = islice(read_captions(folder).items(), NUM_EXAMPLES)
     show_facts(
         "Captions",
         [
-            ("captioner", f"{captioner.checkpoint} ({captioner.family}, {captioner.revision[:12]})"),
+            ("captioner", f"{found['checkpoint']} ({found['family']}, {found['revision'][:12]})"),
             ("captions", f"{found['num_captions']:,} of {found['num_images']:,} images"),
             ("rate", f"{found['captions_per_second']:,} a second, as they were made"),
             *examples,

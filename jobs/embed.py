@@ -9,15 +9,15 @@ prepare_environment()  # before the imports of the libraries that read it
 
 from emo.cli import run_job
 from emo.config import EmbedConfig
-from emo.pipeline import chosen_encoders, encoded, prepared_posts
+from emo.pipeline import chosen_encoders, encoded, posts_of
 from emo.plan import show_features, show_posts
 
 
 def main(config: EmbedConfig) -> None:
     """Encode posts into the feature cache, where sweeps find them."""
-    posts, manifest = prepared_posts(config)
-    show_posts(manifest)
-    _, features = encoded(config, posts, chosen_encoders(config, manifest))
+    posts = posts_of(config)
+    show_posts(posts.manifest)
+    _, features = encoded(config, posts, chosen_encoders(config, posts))
     show_features(features)
 
 

@@ -19,8 +19,9 @@ def main(config: PredictConfig) -> None:
     """Write probabilities and labels of posts as Parquet."""
     folder = output_folder(config.output, "predictions")
     claim(folder)
-    posts, prepared = posts_to_predict(config)
-    show_predictions(folder, predict(posts, prepared, config.model, folder))
+    posts = posts_to_predict(config)
+    manifest = predict(posts.folder, posts.manifest, config.model, folder, posts.text.captions)
+    show_predictions(folder, manifest)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from emo.cli import run_job
 from emo.conclude import conclude
 from emo.config import SweepConfig
 from emo.console import say
-from emo.pipeline import chosen_encoders, encoded, encoder_data, prepared_posts
-from emo.plan import show_plan, show_posts, show_results
+from emo.pipeline import chosen_encoders, encoded, encoder_data, posts_of
+from emo.plan import show_plan, show_posts, show_results, warn_of_cuts
 from emo.run import keep_plan, open_run, stored_encoders
 from emo.sweep import sweep
 
@@ -27,15 +27,16 @@ def main(config: SweepConfig) -> None:
     if run.is_finished():
         say(f"{run.folder} is finished; nothing is left to do. Its report: {run.path('report.html')}")
         return
-    posts, manifest = prepared_posts(config)
-    show_posts(manifest)
-    specs = stored_encoders(run) or chosen_encoders(config, manifest)
+    posts = posts_of(config)
+    show_posts(posts.manifest)
+    specs = stored_encoders(run) or chosen_encoders(config, posts)
     show_plan(config, specs)
     specs, features = encoded(config, posts, specs)
-    keep_plan(run, config, manifest, specs, features)
+    warn_of_cuts(features)
+    keep_plan(run, config, posts.manifest, specs, features)
     data = encoder_data(config, posts, specs, features)
     sweep(run.folder, config, {name: posts.for_training() for name, posts in data.items()})
-    conclude(run, config, posts, manifest, specs, data)
+    conclude(run, config, posts, specs, data)
     show_results(run.folder, time.monotonic() - started)
 
 

@@ -47,6 +47,7 @@ def trained(branches: tuple[Branch, ...], num_layers: int = 2) -> tuple[Bundle, 
         projection_shapes=projection_shapes(projections),
         prepare=PrepareConfig(labels="joy,fear,anger", columns=Columns(id="key"), image_size=64),
         tags="ignore",
+        captions=None,
         about={"encoder": "clip", "trial_id": "t1"},
     )
     return bundle, build_model(widths, projections, len(LABELS), head)

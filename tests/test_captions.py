@@ -19,8 +19,8 @@ from transformers import AutoProcessor
 from emo import captions as module
 from emo import storage
 from emo.captions import Caption, caption_posts, captions_key, resolve_captioner
-from emo.config import CaptionConfig, PrepareConfig, UserError
-from emo.encode import Encode, count_cut, read_captions, text_for_encoder, texts_of
+from emo.config import CaptionChoices, CaptionConfig, PrepareConfig, UserError
+from emo.encode import Encode, TextVariant, count_cut, read_captions, text_for_encoder, texts_of
 from emo.encoders import Branch
 from emo.encoders.pretrained import PretrainedEncoder, pixels, resolve
 from emo.posts import read_posts
@@ -272,7 +272,7 @@ def test_a_text_branch_reads_captions_and_tells_which_it_cut(tmp_path):
             "tags": pa.array([None, ["late"], None, None, None], pa.list_(pa.string())),
         }
     )
-    found = Encode(branch, "append", str(tmp_path / "set"))(table)
+    found = Encode(branch, TextVariant("append", str(tmp_path / "set")))(table)
     assert found["post_id"].to_pylist() == ["short", "long", "alone", "no caption"]
     assert found["cut"].to_pylist() == [False, True, False, True]
     encoder = PretrainedEncoder(branch)
@@ -297,7 +297,10 @@ def test_a_text_is_cut_where_its_tokens_are_more_than_the_model_reads(family, tm
 
 def test_the_job_tells_how_many_and_shows_some(place, posts, made, capsys):
     config = CaptionConfig(
-        data=(posts,), cache=str(place / "cache"), captioner=str(place / "blip-2"), max_tokens=8, prepare=PREPARE
+        data=(posts,),
+        cache=str(place / "cache"),
+        caption=CaptionChoices(captioner=str(place / "blip-2"), max_tokens=8),
+        prepare=PREPARE,
     )
     caption.main(config)
     told = capsys.readouterr().out
@@ -310,4 +313,4 @@ def test_the_job_tells_how_many_and_shows_some(place, posts, made, capsys):
 
 def test_a_caption_of_no_tokens_is_refused():
     with pytest.raises(UserError, match="--max-tokens is 0"):
-        replace(CaptionConfig(), max_tokens=0)
+        CaptionChoices(max_tokens=0)

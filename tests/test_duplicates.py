@@ -23,6 +23,10 @@ from emo.duplicates import (
 POST = "honestly the sunset at the beach with anna was the best thing that happened to me since monday"
 
 
+def signature(data: bytes) -> int | None:
+    return image_signature(Image.open(io.BytesIO(data)))
+
+
 def agreement(one: str, other: str) -> float:
     first, second = (np.frombuffer(text_signature(text) or b"", dtype=np.uint8) for text in (one, other))
     return float((first == second).mean())
@@ -65,7 +69,7 @@ def encoded(image: Image.Image, kind: str = "JPEG", **options: int) -> bytes:
 
 
 def distance(one: bytes, other: bytes) -> int:
-    first, second = image_signature(one), image_signature(other)
+    first, second = signature(one), signature(other)
     assert first is not None
     assert second is not None
     return (first ^ second).bit_count()
@@ -156,21 +160,21 @@ def test_copies_of_an_image_are_near(seed):
 
 
 def test_other_images_are_not_near():
-    hashes = np.array([image_signature(encoded(picture(seed, 64))) for seed in range(100)], dtype=np.uint64)
+    hashes = np.array([signature(encoded(picture(seed, 64))) for seed in range(100)], dtype=np.uint64)
     assert not len(near_image_pairs(hashes)[0])
 
 
 @pytest.mark.parametrize("colour", ["white", "black", "#1da1f2"])
 def test_flat_images_have_no_signature(colour):
-    assert image_signature(encoded(Image.new("RGB", (96, 96), colour))) is None
+    assert signature(encoded(Image.new("RGB", (96, 96), colour))) is None
     noisy = np.asarray(Image.new("RGB", (96, 96), colour), dtype=float)
     noisy = noisy + np.random.default_rng(0).normal(0, 2, noisy.shape)
-    assert image_signature(encoded(Image.fromarray(noisy.clip(0, 255).astype(np.uint8)))) is None
+    assert signature(encoded(Image.fromarray(noisy.clip(0, 255).astype(np.uint8)))) is None
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1"])
 def test_png_of_any_mode(mode):
-    assert image_signature(encoded(picture(0).convert(mode), "PNG")) is not None
+    assert signature(encoded(picture(0).convert(mode), "PNG")) is not None
 
 
 @settings(max_examples=60, deadline=None)

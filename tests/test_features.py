@@ -8,7 +8,7 @@ from corpora import prepare_files, write_posts
 from emo import features as module
 from emo import storage
 from emo.config import PrepareConfig
-from emo.encode import text_for_encoder, texts_of
+from emo.encode import TextVariant, text_for_encoder, texts_of
 from emo.encoders import Branch, parse_encoder
 from emo.encoders.pretrained import PretrainedEncoder, resolve
 from emo.features import embed, encoded_posts, features_key, read_features, resolve_encoders
@@ -38,7 +38,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def embedded(posts, branches, cache):
-    return {m: embed(posts, branch, cache, tags_mode="append") for m, branch in branches.items()}
+    return {m: embed(posts, branch, cache, text=TextVariant("append")) for m, branch in branches.items()}
 
 
 def test_features_are_the_encoders_own_and_zero_where_a_modality_is_absent(posts, branches, embedded):
@@ -61,34 +61,34 @@ def test_tags_join_the_text_where_asked():
 
 
 def test_a_second_run_reuses_the_features_and_says_so(posts, branches, cache, embedded):
-    again = embed(posts, branches["image"], cache, tags_mode="append")
+    again = embed(posts, branches["image"], cache, text=TextVariant("append"))
     assert not embedded["image"].reused
     assert again.reused
     assert again.folder == embedded["image"].folder
 
 
 def test_refresh_encodes_again(posts, branches, cache, embedded):
-    assert not embed(posts, branches["text"], cache, tags_mode="append", refresh=True).reused
+    assert not embed(posts, branches["text"], cache, text=TextVariant("append"), refresh=True).reused
 
 
 def test_the_key_changes_with_what_is_read(posts, branches):
     keys = {
-        features_key(posts, branches["text"], "append"),
-        features_key(posts, branches["text"], "ignore"),
-        features_key(posts, branches["image"], "append"),
-        features_key(posts, Branch("text", "clip", branches["text"].checkpoint, "other"), "append"),
+        features_key(posts, branches["text"], TextVariant("append")),
+        features_key(posts, branches["text"], TextVariant("ignore")),
+        features_key(posts, branches["image"], TextVariant("append")),
+        features_key(posts, Branch("text", "clip", branches["text"].checkpoint, "other"), TextVariant("append")),
     }
     assert len(keys) == 4
-    image = [features_key(posts, branches["image"], mode) for mode in ("append", "ignore")]
+    image = [features_key(posts, branches["image"], TextVariant(mode)) for mode in ("append", "ignore")]
     assert image[0] == image[1], "tags do not change what an image branch sees"
 
 
 def test_unfinished_features_are_not_read(posts, branches, embedded, tmp_path):
-    key = features_key(posts, branches["image"], "append")
+    key = features_key(posts, branches["image"], TextVariant("append"))
     folder = tmp_path / "features" / key / "data-dead"
     folder.mkdir(parents=True)
     (folder / "part.parquet").write_bytes(b"half")
-    assert not embed(posts, branches["image"], str(tmp_path), tags_mode="append").reused
+    assert not embed(posts, branches["image"], str(tmp_path), text=TextVariant("append")).reused
 
 
 def test_encoded_posts_are_aligned_across_arrays(posts, embedded):
@@ -118,7 +118,7 @@ def test_tiny_checkpoints_learn_from_train_and_unlabelled_posts_only(posts, cach
         storage.write_json(storage.join(folder, "config.json"), {})
 
     monkeypatch.setattr(module, "build_tiny", spy)
-    module.build_tiny_set("tiny-bert", posts, cache, "append", 0)
+    module.build_tiny_set("tiny-bert", posts, cache, TextVariant("append"), 0)
     table = read_posts(posts, ["text", "tags", "split"])
     texts = dict(zip(texts_of(table, "append"), table["split"].to_pylist(), strict=True))
     words = [text for text in seen["texts"] if text and text.startswith("so ")]  # these are each one post's
@@ -129,7 +129,7 @@ def test_tiny_checkpoints_learn_from_train_and_unlabelled_posts_only(posts, cach
 
 def test_resolving_builds_a_tiny_checkpoint_once(posts, cache):
     spec = parse_encoder("tiny-bert")
-    first, second = (resolve_encoders([spec], posts, cache, tags_mode="append", seed=1)[0] for _ in range(2))
+    first, second = (resolve_encoders([spec], posts, cache, text=TextVariant("append"), seed=1)[0] for _ in range(2))
     assert first == second
     assert first.branches[0].revision
     assert storage.exists(storage.join(first.branches[0].checkpoint, "model.safetensors"))

@@ -8,9 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from emo.image import prepare_image
+from emo.image import prepare_image as prepared
 
 LIMIT = 1_000_000
+
+
+def prepare_image(*arguments) -> bytes:
+    return prepared(*arguments)[0]
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:

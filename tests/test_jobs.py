@@ -23,6 +23,8 @@ from emo.config import (
     SweepConfig,
     UserError,
 )
+from emo.encode import TextVariant
+from emo.pipeline import Posts, chosen_encoders
 from emo.posts import read_posts
 from jobs import calibrate, embed, predict, prepare, report, sweep
 
@@ -203,9 +205,8 @@ def test_encoders_that_a_corpus_cannot_feed_are_refused_by_name(config, tmp_path
 
 def test_the_presets_encoders_are_cut_to_what_the_corpus_has(config, tmp_path, capsys):
     manifest = {"modalities": {"text": 5, "image": 0, "tags": 0}}
-    from emo.pipeline import chosen_encoders
-
-    specs = chosen_encoders(replace(config, encoders=None), manifest)
+    posts = Posts("nowhere", manifest, TextVariant("append"))
+    specs = chosen_encoders(replace(config, encoders=None), posts)
     assert [spec.name for spec in specs] == ["tiny-bert"]
     assert "left out: tiny-clip reads text and image" in capsys.readouterr().out
 

@@ -75,13 +75,12 @@ def test_small_and_degenerate_corpora_do_not_crash(num_posts, num_labels, seed, 
     assert set(splits) == {"train", "val", "test"}
 
 
-def test_unknown_labels_are_not_positive():
-    positives, known = corpus(400, 4), corpus(400, 4, 1)
-    arguments = ([None] * 400, np.arange(400), 0.15, 0.25, 0)
-    assert make_splits(positives, *arguments, known=known) == make_splits(positives & known, *arguments)
-    assert make_splits(positives, *arguments, known=np.ones_like(known)) == make_splits(positives, *arguments)
-    folds = make_folds(positives, np.arange(400), 5, 0, known=known)
-    assert folds.tolist() == make_folds(positives & known, np.arange(400), 5, 0).tolist()
+def test_each_corpus_gets_the_splits_that_it_lacks():
+    number = np.repeat([0, 1, 2], 200)
+    given = [None] * 200 + ["train", "val"] * 100 + ["train", "test"] * 100
+    splits = np.array(make_splits(corpus(600, 3), given, np.arange(600), 0.15, 0.25, 0, number))
+    shares = [[float(np.mean(splits[number == n] == name)) for name in ("val", "test")] for n in range(3)]
+    np.testing.assert_allclose(shares, [[0.15, 0.25], [0.5, 0.125], [0.075, 0.5]], atol=0.02)
 
 
 @settings(max_examples=40, deadline=None)

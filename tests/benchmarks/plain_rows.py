@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from emo.duplicates import image_signature, text_signature
 from emo.image import prepare_image
 from emo.text import clean
 
@@ -12,5 +13,13 @@ def plain_row(task: tuple[str, str]) -> dict[str, Any]:
     """A line of JSONL, parsed and cleaned, with its image read from beside the file and prepared."""
     folder, line = task
     raw = json.loads(line)
-    image = prepare_image((Path(folder) / raw["image"]).read_bytes(), 384, 50_000_000)
-    return {"post_id": raw["id"], "text": clean(raw["text"], "describe"), "image": image, "labels": raw["labels"]}
+    image, pixels = prepare_image((Path(folder) / raw["image"]).read_bytes(), 384, 50_000_000)
+    text = clean(raw["text"], "describe")
+    return {
+        "post_id": raw["id"],
+        "text": text,
+        "image": image,
+        "labels": raw["labels"],
+        "text_signature": text_signature(text),
+        "image_signature": image_signature(pixels),
+    }

@@ -21,7 +21,7 @@ from measure import in_turn, per_second, show
 from PIL import Image
 
 from emo import storage
-from emo.encode import BATCH_SIZE, ROWS_PER_TASK
+from emo.encode import BATCH_SIZE, ROWS_PER_TASK, TextVariant
 from emo.encoders import Branch
 from emo.features import embed
 from emo.posts import read_posts
@@ -75,7 +75,7 @@ def test_embed(name: str, size: dict[str, int], num_posts: int, prepared: str, s
     branch = write_clip(tmp_path / "clip", **size)["image"]
 
     def ours(posts: str) -> None:
-        embed(posts, branch, str(tmp_path / "cache"), tags_mode="append", refresh=True)
+        embed(posts, branch, str(tmp_path / "cache"), text=TextVariant("append"), refresh=True)
 
     def reference() -> None:
         _encode_plainly(posts, branch, tmp_path / "plain.parquet")
