@@ -15,10 +15,10 @@ from emo.encode import Encode, TextVariant, count_cut, input_columns, map_posts,
 from emo.encoders import Branch, EncoderSpec
 from emo.encoders.pretrained import POOLING, PretrainedEncoder, resolve
 from emo.encoders.tiny import build_tiny
-from emo.labels import binarise
+from emo.labels import hard_targets
 from emo.models import Projection
 from emo.parts import gather
-from emo.posts import posts_manifest, read_posts, with_fold
+from emo.posts import posts_manifest, read_posts, target_shares, with_fold
 from emo.prepare import plain_errors
 from emo.tables import parquet_files, read_folder
 from emo.train import TrainingData
@@ -180,18 +180,6 @@ def encoded_posts(posts: str, branches: list[Features], fold: int | None = None)
         widths={features.branch.modality: features.width for features in branches},
         projections={features.branch.modality: features.projection for features in branches},
     )
-
-
-def target_shares(table: pa.Table) -> np.ndarray:
-    """(N, K) float32 from a table's ``targets``, none of which may be null."""
-    column = table["targets"].combine_chunks()
-    return column.flatten().to_numpy().reshape(-1, column.type.list_size)
-
-
-def hard_targets(shares: np.ndarray, threshold: float) -> np.ndarray:
-    """Which labels are present (N, K): boolean, or int8 with -1 where that is unknown."""
-    present, unknown = binarise(shares, threshold), np.isnan(shares)
-    return np.where(unknown, -1, present).astype(np.int8) if unknown.any() else present
 
 
 def pack(branches: list[Features], post_ids: list[str]) -> np.ndarray:

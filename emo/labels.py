@@ -97,6 +97,12 @@ def binarise(targets: np.ndarray, threshold: float) -> np.ndarray:
     return np.asarray(targets) >= threshold - TOLERANCE
 
 
+def hard_targets(shares: np.ndarray, threshold: float) -> np.ndarray:
+    """Which labels are present, of shares (N, K): boolean, or int8 with -1 where that is unknown."""
+    present, unknown = binarise(shares, threshold), np.isnan(shares)
+    return np.where(unknown, -1, present).astype(np.int8) if unknown.any() else present
+
+
 def is_missing(value: Any) -> bool:
     """None, NaN and blank text: what the formats write for "nothing here"."""
     if isinstance(value, str):

@@ -115,7 +115,8 @@ def write_examples(run: str, posts: str, best: dict[str, Any], labels: tuple[str
         predicted = decide(np.array(row["probs"]), np.array(best["thresholds"]))
         row["predicted"] = _names(predicted, labels)
         row["gold"] = _names(np.array(row["targets"]) > 0, labels)
-        row["correct"] = row["predicted"] == row["gold"]
+        known = np.array(row["targets"]) >= 0
+        row["correct"] = row["gold"] == _names(predicted & known, labels)
     right = _spread([row for row in rows if row["correct"]])
     wrong = _spread([row for row in rows if not row["correct"]])
     picked = right[: NUM_EXAMPLES // 2] + wrong[: NUM_EXAMPLES // 2]

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -40,6 +41,13 @@ def schema(labels: Sequence[str], label_threshold: float, kept: Mapping[str, pa.
 def read_posts(folder: str, columns: Sequence[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
     """Prepared posts in the order of their source; with ``where``, only those for which it holds."""
     return read_folder(data_folder(folder), columns, where)
+
+
+def target_shares(table: pa.Table | pa.RecordBatch) -> np.ndarray:
+    """(N, K) float32 from the ``targets`` of posts, none of which may be null; NaN where unknown."""
+    column = table["targets"]
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return column.flatten().to_numpy(zero_copy_only=False).reshape(-1, column.type.list_size)
 
 
 def posts_manifest(folder: str) -> dict[str, Any]:

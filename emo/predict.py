@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +12,9 @@ from emo import storage
 from emo.bundle import Bundle, load_bundle
 from emo.encode import TextVariant, actor_device, encoder_inputs, map_posts
 from emo.encoders.pretrained import PretrainedEncoder
+from emo.evaluation import evaluate, worst_mistakes, write_evaluation
 from emo.parts import gather
+from emo.posts import read_posts
 from emo.prepare import plain_errors
 from emo.rows import KEPT
 from emo.tables import stream_folder
@@ -108,3 +111,15 @@ def label_counts(folder: str, labels: tuple[str, ...]) -> dict[str, int]:
         counts = pc.list_flatten(batch["labels"]).value_counts().to_pylist()
         counted.update({each["values"]: each["counts"] for each in counts})
     return {label: counted[label] for label in labels}
+
+
+def judge(posts: str, prepared: Manifest, bundle: Bundle, output: str) -> dict[str, Any]:
+    """Compare finished predictions with the labels that the posts carry, into files under ``output``."""
+    data, share = storage.join(output, DATA), prepared["label_threshold"]
+    evaluation = evaluate(data, bundle.labels, bundle.thresholds, share)
+    mistakes = worst_mistakes(data, bundle.labels, share)
+    is_one = pc.field("post_id").isin([row["post_id"] for row in mistakes])
+    content = read_posts(posts, ["post_id", "text", "tags", "image"], is_one).to_pylist()
+    by_id = {row["post_id"]: row for row in content}
+    write_evaluation(output, evaluation, [row | by_id[row["post_id"]] for row in mistakes])
+    return evaluation

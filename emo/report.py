@@ -3,20 +3,16 @@
 The page shows what a run has so far, so it serves a sweep that is still running or that failed half-way.
 """
 
-import base64
-import io
 import shlex
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-import jinja2
 from matplotlib.figure import Figure
-from PIL import Image
 
-from emo import figures, report_tables, storage
+from emo import figures, pages, report_posts, report_tables, storage
 from emo.config import PLUTCHIK
-from emo.report_tables import Run, number, percent
+from emo.pages import number
+from emo.report_run import Run, read_run, records
 
 RESULTS = {
     "trials.parquet": "the trials",
@@ -25,18 +21,16 @@ RESULTS = {
     "examples.parquet": "the example posts",
 }
 RIGHT, WRONG = "Every label right", "At least one label wrong"
-THUMBNAIL = 320
-"""Pixels of the longer side of an example's picture."""
 
 
 def write_report(run: str) -> str:
     """Write ``figures/*.png`` and ``report.html`` into a run folder, finished or not; returns the page's URI."""
-    content = report_tables.read_run(run)
+    content = read_run(run)
     images = {}
     for name, (figure, alt) in draw(content).items():
         image = figures.png(figure)
         storage.write_bytes(storage.join(run, "figures", f"{name}.png"), image)
-        images[name] = {"src": _data_uri(image, "png"), "alt": alt}
+        images[name] = {"src": pages.data_uri(image, "png"), "alt": alt}
     uri = storage.join(run, "report.html")
     storage.write_bytes(uri, page(content, images).encode())
     return uri
@@ -83,14 +77,10 @@ def draw(run: Run) -> dict[str, tuple[Figure, str]]:
 
 
 def page(run: Run, images: dict[str, dict[str, str]]) -> str:
-    """The whole page, with nothing to fetch; every text that users wrote is escaped."""
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(num=number, pct=percent)
-    template = environment.from_string(Path(__file__).with_name("report.html.jinja").read_text(encoding="utf-8"))
+    """The whole page; ``images`` are the figures by name, each with ``src`` and ``alt``."""
     labels = (run.posts or {}).get("labels", [])
-    return template.render(
+    return pages.render(
+        "report.html.jinja",
         run=run,
         quoted_run=shlex.quote(run.uri),
         quoted_model=shlex.quote(storage.join(run.uri, "model")),
@@ -102,7 +92,10 @@ def page(run: Run, images: dict[str, dict[str, str]]) -> str:
         progress=report_tables.progress(run),
         missing=[what for file, what in RESULTS.items() if not storage.exists(storage.join(run.uri, file))],
         warnings=[*(run.posts or {}).get("warnings", []), *report_tables.cautions(run)],
-        prevalences=report_tables.prevalences(run),
+        prevalences=report_posts.prevalences(run.posts),
+        folds=report_posts.fold_prevalences(run.posts),
+        corpora=report_posts.corpora(run.posts),
+        positive_rule=report_posts.positive_rule(run.posts) if run.posts else None,
         errors=report_tables.failures(run),
         provisional=report_tables.provisional(run),
         per_label=report_tables.per_label(run),
@@ -124,38 +117,8 @@ def cards(run: Run) -> dict[str, list[dict[str, Any]]]:
     """The example posts, right ones and wrong ones, with their most probable labels."""
     groups: dict[str, list[dict[str, Any]]] = {RIGHT: [], WRONG: []}
     labels = (run.leaderboard or run.posts or {}).get("labels", [])
-    for post in [] if run.examples is None else report_tables.records(run.examples):
-        gold, predicted = list(post["gold"]), list(post["predicted"])
-        ranked = sorted(zip(labels, map(float, post["probs"]), strict=True), key=lambda pair: -pair[1])
-        bars = [pair for place, pair in enumerate(ranked) if place < 4 or pair[0] in gold or pair[0] in predicted]
-        tags = [] if post["tags"] is None else list(post["tags"])
-        card = {
-            "id": post["post_id"],
-            "text": post["text"],
-            "tags": tags,
-            "image": thumbnail(post["image"]),
-            "gold": gold,
-            "predicted": predicted,
-            "bars": bars,
-        }
-        groups[RIGHT if post["correct"] else WRONG].append(card)
+    for post in [] if run.examples is None else records(run.examples):
+        probs = dict(zip(labels, map(float, post["probs"]), strict=True))
+        unknown = [label for label, target in zip(labels, post["targets"], strict=True) if not target >= 0]
+        groups[RIGHT if post["correct"] else WRONG].append(pages.post_card(post, probs, unknown))
     return groups
-
-
-def thumbnail(image: bytes | None) -> str | None:
-    """The picture as a small data URI; None for none, and for one that cannot be read."""
-    if not image:
-        return None
-    try:
-        with Image.open(io.BytesIO(image)) as picture:
-            small = picture.convert("RGB")
-            small.thumbnail((THUMBNAIL, THUMBNAIL))
-    except (OSError, Image.DecompressionBombError):
-        return None
-    buffer = io.BytesIO()
-    small.save(buffer, format="JPEG", quality=85)
-    return _data_uri(buffer.getvalue(), "jpeg")
-
-
-def _data_uri(content: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,18 +1,17 @@
-"""What a run folder holds, and the tables that the report makes of it: values in, values out."""
+"""The tables that the report makes of a run: values in, values out."""
 
-import io
 import json
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from emo import figures, storage
-from emo.config import Budget, SweepConfig, UserError, from_dict
+from emo import figures
+from emo.pages import number
+from emo.report_run import Run, records
 
 PUBLISHED: dict[str, Any] = {
     "columns": ("CLIP base", "Jina CLIP", "CLIP large", "SigLIP", "BLIP-2"),
@@ -40,103 +39,6 @@ MIN_TRIALS = 8
 """Fewer finished trials than these say nothing about the importance of six hyperparameters."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """What a run folder holds so far; None for what it does not hold yet."""
-
-    uri: str
-    config: dict[str, Any]
-    posts: dict[str, Any] | None
-    trials: pd.DataFrame | None
-    calibration: pd.DataFrame | None
-    leaderboard: dict[str, Any] | None
-    examples: pd.DataFrame | None
-    predictions: pd.DataFrame | None
-    """Probabilities of the best model."""
-
-    @property
-    def budget(self) -> Budget:
-        return from_dict(SweepConfig, self.config["config"]).budget
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        return self.leaderboard["rows"] if self.leaderboard else []
-
-    @property
-    def best_row(self) -> dict[str, Any] | None:
-        """The leaderboard row of the encoder that the best model builds on."""
-        return (
-            next((row for row in self.rows if row["name"] == self.leaderboard["best"]["encoder"]), None)
-            if self.leaderboard
-            else None
-        )
-
-    @property
-    def best_model(self) -> dict[str, Any] | None:
-        """The one model that ``model/`` holds, under the rule that val chose."""
-        if self.calibration is None or self.leaderboard is None:
-            return None
-        table, best = self.calibration, self.leaderboard["best"]
-        found = table[(table["trial_id"] == best["trial_id"]) & (table["rule"] == best["rule"])]
-        return found.iloc[0].to_dict() if len(found) else None
-
-    @property
-    def finished_trials(self) -> pd.DataFrame:
-        """The trials with a score, best first."""
-        if self.trials is None or "val/macro_f1" not in self.trials:
-            return pd.DataFrame({"trial_id": [], "encoder": [], "val/macro_f1": []})
-        scores = pd.to_numeric(self.trials["val/macro_f1"], errors="coerce")
-        done = self.trials.assign(**{"val/macro_f1": scores})[(self.trials["status"] == "done") & np.isfinite(scores)]
-        return done.sort_values("val/macro_f1", ascending=False, kind="stable")
-
-    @property
-    def encoders(self) -> list[str]:
-        """Encoder names, best by val first."""
-        ranked = [row["name"] for row in self.rows if row["kind"] == "encoder"]
-        return ranked or list(
-            dict.fromkeys([*self.finished_trials["encoder"], *(e["name"] for e in self.config["encoders"])])
-        )
-
-
-def read_run(uri: str) -> Run:
-    config = _json(uri, "config.json")
-    if config is None:
-        raise UserError(f"{uri} is no run folder, since it has no config.json; name the --output of a sweep.")
-    leaderboard = _json(uri, "leaderboard.json")
-    return Run(
-        uri=uri,
-        config=config,
-        posts=_json(uri, "posts.json"),
-        trials=_table(uri, "trials.parquet"),
-        calibration=_table(uri, "calibration.parquet"),
-        leaderboard=leaderboard,
-        examples=_table(uri, "examples.parquet"),
-        predictions=_table(uri, f"predictions/{leaderboard['best']['trial_id']}.parquet") if leaderboard else None,
-    )
-
-
-def _json(uri: str, name: str) -> Any:
-    path = storage.join(uri, name)
-    return storage.read_json(path) if storage.exists(path) else None
-
-
-def _table(uri: str, name: str) -> pd.DataFrame | None:
-    path = storage.join(uri, name)
-    return pd.read_parquet(io.BytesIO(storage.read_bytes(path))) if storage.exists(path) else None
-
-
-def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows, with None where pandas has NaN."""
-    return [
-        {str(name): None if _is_nan(value) else value for name, value in row.items()}
-        for row in table.to_dict("records")
-    ]
-
-
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and math.isnan(value)
-
-
 def operating_points(run: Run) -> list[figures.Curve]:
     """Precision-recall curves of the best model on test, the labels with most positives first, at most twelve."""
     if run.predictions is None or run.leaderboard is None or run.posts is None:
@@ -144,11 +46,11 @@ def operating_points(run: Run) -> list[figures.Curve]:
     test = run.predictions[run.predictions["split"] == "test"]
     if test.empty:
         return []
-    gold = np.stack(test["targets"].to_list()) >= run.posts["label_threshold"]
-    probs = np.stack(test["probs"].to_list())
+    targets, probs = (np.stack(test[name].to_list()) for name in ("targets", "probs"))
+    gold, known = targets >= run.posts["label_threshold"], targets >= 0
     most_frequent = np.argsort(-gold.sum(axis=0), kind="stable")[:MAX_CURVES]
     labels, thresholds = run.leaderboard["labels"], run.leaderboard["best"]["thresholds"]
-    return [figures.curve(labels[k], gold[:, k], probs[:, k], thresholds[k]) for k in most_frequent]
+    return [figures.curve(labels[k], gold[known[:, k], k], probs[known[:, k], k], thresholds[k]) for k in most_frequent]
 
 
 def best_histories(run: Run) -> tuple[dict[str, list[dict[str, float]]], dict[str, int]]:
@@ -185,15 +87,6 @@ def _unexplained(encoder: str, trials: pd.DataFrame) -> str | None:
     if trials["val/macro_f1"].nunique() == 1:
         return f"All trials of {encoder} have the same val macro F1, so nothing explains it."
     return None
-
-
-def number(value: Any, digits: int = 3) -> str:
-    """A score for people, and a dash where there is none."""
-    return f"{value:.{digits}f}" if isinstance(value, int | float) and math.isfinite(value) else "–"
-
-
-def percent(value: Any) -> str:
-    return f"{100 * value:.1f} %" if isinstance(value, int | float) and math.isfinite(value) else "–"
 
 
 def outcome(run: Run) -> str:
@@ -235,17 +128,6 @@ def failures(run: Run) -> list[tuple[str, int]]:
         return []
     return [
         (str(error)[:300], int(count)) for error, count in run.trials["error"].dropna().value_counts().head(5).items()
-    ]
-
-
-def prevalences(run: Run) -> list[dict[str, Any]]:
-    """For each label, the share of each split's posts that have it."""
-    if run.posts is None:
-        return []
-    splits = [run.posts["splits"][name] for name in ("train", "val", "test")]
-    return [
-        {"label": label, "shares": [(s["positives"][k] / max(1, s["num_posts"]), s["positives"][k]) for s in splits]}
-        for k, label in enumerate(run.posts["labels"])
     ]
 
 

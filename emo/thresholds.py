@@ -23,10 +23,13 @@ def fixed(num_labels: int) -> np.ndarray:
 def exact(targets: np.ndarray, probs: np.ndarray) -> np.ndarray:
     """Thresholds (K,) of the highest F1 that any threshold reaches on these posts, label by label.
 
+    Targets (N, K) are boolean, or int8 with -1 where they are unknown; a label is judged by the posts that know it.
     One sort of each label's probs, then F1 at every cut by cumulative sums. Only cuts between distinct
     probs exist; the threshold is the middle of the two that it separates. NEVER for a label without positives.
     """
     num_posts, num_labels = probs.shape
+    if targets.dtype != bool:  # unknown posts come last, where a cut only loses; no prob is below zero
+        targets, probs = targets == 1, np.where(targets < 0, -1, probs)
     order = np.argsort(-probs, axis=0, kind="stable")
     ranked = np.take_along_axis(probs, order, axis=0)
     hits = np.cumsum(np.take_along_axis(targets, order, axis=0), axis=0)
@@ -36,7 +39,7 @@ def exact(targets: np.ndarray, probs: np.ndarray) -> np.ndarray:
     columns = np.arange(num_labels)
     last_in = ranked[cut, columns]
     first_out = np.where(cut + 1 < num_posts, ranked[np.minimum(cut + 1, num_posts - 1), columns], 0.0)
-    middle = (last_in.astype(np.float64) + first_out) / 2  # float32 has no room between neighbours
+    middle = (last_in.astype(np.float64) + np.maximum(first_out, 0.0)) / 2  # float32 has no room between neighbours
     return np.where(targets.any(axis=0), middle, NEVER)
 
 
@@ -45,9 +48,9 @@ def search(
 ) -> np.ndarray:
     """Thresholds (K,) of an Optuna sweep on train, selected on val (Passaro et al., section 3).
 
-    ``train`` and ``val`` are (targets, probs). The sampler maximises macro F1 on train; of the threshold
-    vectors that it tried, the one with the highest macro F1 on val is returned, the better on train where
-    several tie.
+    ``train`` and ``val`` are (targets, probs), with targets as :func:`exact` takes them. The sampler
+    maximises macro F1 on train; of the threshold vectors that it tried, the one with the highest macro F1
+    on val is returned, the better on train where several tie.
     """
     targets, probs = train
     val_targets, val_probs = val

@@ -7,11 +7,13 @@ from emo.session import prepare_environment
 
 prepare_environment()  # before the imports of the libraries that read it
 
+from emo.bundle import load_bundle
 from emo.cli import run_job
 from emo.config import PredictConfig
+from emo.console import say
 from emo.pipeline import posts_to_predict
-from emo.plan import show_predictions
-from emo.predict import predict
+from emo.plan import show_evaluation, show_predictions
+from emo.predict import judge, predict
 from emo.run import claim, output_folder
 
 
@@ -22,6 +24,9 @@ def main(config: PredictConfig) -> None:
     posts = posts_to_predict(config)
     manifest = predict(posts.folder, posts.manifest, config.model, folder, posts.text.captions)
     show_predictions(folder, manifest)
+    if posts.manifest["labels"]:
+        show_evaluation(judge(posts.folder, posts.manifest, load_bundle(config.model)[0], folder))
+        say(f"\nEvaluation: {folder}/evaluation.html")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from emo import config, figures, report, report_tables, storage
+from emo import config, figures, report, report_posts, report_run, report_tables, storage
 
 LABELS = list(config.PLUTCHIK)
 PREVALENCES = np.array([0.16, 0.22, 0.13, 0.06, 0.46, 0.11, 0.12, 0.10, 0.26])
@@ -144,7 +144,7 @@ def _leaderboard(
     calibration = [
         _rule(rng, labels, row, rank, rule)
         for _, g in kept.groupby("encoder")
-        for rank, row in enumerate(report_tables.records(g), 1)
+        for rank, row in enumerate(report_run.records(g), 1)
         for rule in ("fixed", "optuna", "exact")
     ]
     table = pd.DataFrame(calibration)
@@ -334,7 +334,7 @@ def test_user_text_is_escaped(finished: tuple[str, str]) -> None:
 
 def test_example_cards_bear_right_and_wrong(finished: tuple[str, str]) -> None:
     run, page = finished
-    cards = report.cards(report_tables.read_run(run))
+    cards = report.cards(report_run.read_run(run))
     assert [card["id"] for card in cards[report.RIGHT]][:6] == [f"test-{i}" for i in range(6)]
     assert cards[report.WRONG]
     assert cards[report.RIGHT][2]["image"] is None  # its bytes are no picture
@@ -346,7 +346,7 @@ def test_example_cards_bear_right_and_wrong(finished: tuple[str, str]) -> None:
 
 
 def test_per_label_table_has_the_papers_form(finished: tuple[str, str]) -> None:
-    run = report_tables.read_run(finished[0])
+    run = report_run.read_run(finished[0])
     table = report_tables.per_label(run)
     assert table is not None
     assert run.posts is not None
@@ -366,7 +366,7 @@ def test_published_numbers_only_beside_the_same_labels(finished: tuple[str, str]
     page = _page(other)
     assert "MM-Emo" not in page
     assert "The 12 most frequent of 15 labels." in page
-    assert len(report_tables.operating_points(report_tables.read_run(other))) == 12
+    assert len(report_tables.operating_points(report_run.read_run(other))) == 12
 
 
 def test_published_table_agrees_with_its_own_averages() -> None:
@@ -377,7 +377,7 @@ def test_published_table_agrees_with_its_own_averages() -> None:
 
 
 def test_threshold_table_reports_the_gain_of_the_chosen_rule(finished: tuple[str, str]) -> None:
-    lines = {line["encoder"]: line for line in report_tables.threshold_rows(report_tables.read_run(finished[0]))}
+    lines = {line["encoder"]: line for line in report_tables.threshold_rows(report_run.read_run(finished[0]))}
     assert list(lines) == list(ENCODERS)
     line = lines["tiny-bert"]
     assert line["gain"] == pytest.approx(0.07)
@@ -395,7 +395,7 @@ def test_operating_point_is_the_thresholds() -> None:
 
 
 def test_importance_finds_the_parameter_that_matters(finished: tuple[str, str]) -> None:
-    run = report_tables.read_run(finished[0])
+    run = report_run.read_run(finished[0])
     shares = report_tables.importances(run)
     assert [name.split()[0] for name in shares] == ["tiny-clip", "tiny-bert", "tiny-clip:text", "tiny-siglip"]
     assert all(sum(share.values()) == pytest.approx(1) for share in shares.values())
@@ -420,7 +420,7 @@ def test_running_sweep_shows_what_there_is(tmp_path: Path) -> None:
     assert "There is no result yet" in page
     assert "best trial so far" in page
     assert "tiny-siglip" in page
-    assert set(report.draw(report_tables.read_run(run))) == {
+    assert set(report.draw(report_run.read_run(run))) == {
         "learning_curves",
         "importances",
         "learning_rates",
@@ -471,6 +471,79 @@ def test_report_on_another_store(tmp_path: Path) -> None:
     assert storage.exists("memory://runs/one/figures/learning_curves.png")
 
 
+def test_prevalence_counts_the_posts_that_know_the_label(tmp_path: Path) -> None:
+    run = synthetic_run(tmp_path / "run", until="trials")
+    assert "Annotators disagree" not in _page(run)  # a run of one corpus without votes
+    split = {"num_posts": 400, "positives": [30, 0, 0], "known": [120, 400, 0]}
+    posts = {
+        **storage.read_json(f"{run}/posts.json"),
+        "labels": ["joy", "fear", "awe"],
+        "disagreement": [0.25, None, 0.0],
+        "corpora": [
+            {"name": "tweets & co", "num_posts": 300, "labels": ["joy", "fear"]},
+            {"name": "mine", "num_posts": 100, "labels": None},
+        ],
+        "folds": [{"num_posts": 200, "positives": [20, 0, 0]}] * 5,
+    }
+    posts["splits"] = dict.fromkeys(("train", "val"), split) | {
+        "test": {"num_posts": 40, "positives": [10, 0, 0]},
+        "unlabelled": {"num_posts": 0, "positives": [0, 0, 0]},
+    }
+    rows = {row["label"]: row for row in report_posts.prevalences(posts)}
+    assert rows["joy"]["shares"] == [{"share": 0.25, "count": 30, "known": 120}] * 2 + [
+        {"share": 0.25, "count": 10, "known": None}
+    ]
+    assert [part["share"] for part in rows["awe"]["shares"]] == [None, None, 0]
+    assert [row["disagreement"] for row in rows.values()] == [0.25, None, 0.0]
+    storage.write_json(f"{run}/posts.json", posts)
+    page = _page(run)
+    assert "25.0 % <small>(30 of 120)</small>" in page
+    assert "25.0 % <small>(10)</small>" in page
+    assert page.count("10.0 % <small>(20)</small>") == 5
+    assert "Annotators disagree" in page
+    assert '<th scope="row">tweets &amp; co</th><td>300</td><td class="word">joy, fear</td>' in page
+    assert "those that its posts have" in page
+
+
+def test_posts_tables_of_older_runs_are_left_out() -> None:
+    posts = {"labels": ["joy"], "splits": {name: {"num_posts": 0, "positives": [0]} for name in config.SPLITS}}
+    assert report_posts.prevalences(posts) == [
+        {"label": "joy", "shares": [{"share": None, "count": 0, "known": None}] * 3, "disagreement": None}
+    ]
+    assert report_posts.prevalences(None) == report_posts.fold_prevalences(None) == report_posts.corpora(None) == []
+    assert report_posts.fold_prevalences(posts) == report_posts.corpora(posts) == []
+    assert report_posts.corpora({"corpora": [{"name": "alone", "num_posts": 1, "labels": None}]}) == []
+
+
+def test_when_a_label_is_positive_in_words() -> None:
+    rules = {
+        targets: report_posts.positive_rule({"targets": targets, "label_threshold": 0.6})
+        for targets in ("threshold", "majority", "any")
+    }
+    assert "at least 60 % of the annotators" in rules["threshold"]
+    assert "more than half" in rules["majority"]
+    assert "any annotator" in rules["any"]
+    assert report_posts.positive_rule({"label_threshold": 0.5}) == rules["threshold"].replace("60", "50")
+
+
+def test_curves_leave_out_unknown_targets(tmp_path: Path) -> None:
+    run = synthetic_run(tmp_path / "run")
+    file = next(Path(run, "predictions").iterdir())
+    whole = {curve.label: curve for curve in report_tables.operating_points(report_run.read_run(run))}
+    table = pd.read_parquet(file)
+    test = table["split"] == "test"
+    hidden = [np.where(np.arange(len(LABELS)) == 4, -1, t) for t in table.loc[test, "targets"].iloc[:100]]
+    kept = table[test].iloc[100:]
+    table.loc[test, "targets"] = pd.Series([*hidden, *kept["targets"]], index=table.index[test])
+    table.to_parquet(file)
+    curves = {curve.label: curve for curve in report_tables.operating_points(report_run.read_run(run))}
+    gold, probs = (np.stack(kept[name].to_list())[:, 4] for name in ("targets", "probs"))
+    expected = figures.curve("joy", gold > 0, probs, curves["joy"].threshold)
+    assert curves["joy"].average_precision == pytest.approx(expected.average_precision)
+    assert (curves["joy"].prevalence, curves["joy"].point) == (expected.prevalence, expected.point)
+    assert curves["fear"].point == whole["fear"].point
+
+
 def test_no_run_folder_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(config.UserError, match=r"is no run folder, since it has no config.json"):
         report.write_report(str(tmp_path))
@@ -478,5 +551,5 @@ def test_no_run_folder_is_one_sentence(tmp_path: Path) -> None:
 
 def _page(run: str) -> str:
     """The page, with figures drawn yet not painted, which takes most of the time."""
-    content = report_tables.read_run(run)
+    content = report_run.read_run(run)
     return report.page(content, {name: {"src": "", "alt": alt} for name, (_, alt) in report.draw(content).items()})

@@ -40,6 +40,44 @@ def test_exact_is_the_best_of_all_cuts(case):
     np.testing.assert_allclose(label_f1(targets, decide(probs, exact(targets, probs))), brute_force(targets, probs))
 
 
+@st.composite
+def partly_known(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    """int8 targets, -1 where unknown, and probs."""
+    targets, probs = draw(labelled_probs())
+    return np.where(draw(hnp.arrays(bool, targets.shape)), -1, targets).astype(np.int8), probs
+
+
+@settings(deadline=None)
+@given(partly_known())
+def test_exact_judges_each_label_by_the_posts_that_know_it(case):
+    targets, probs = case
+    found = exact(targets, probs)
+    for k, known in enumerate((targets >= 0).T):
+        alone = exact(targets[known, k : k + 1] == 1, probs[known, k : k + 1]) if known.any() else [NEVER]
+        np.testing.assert_array_equal(found[k : k + 1], alone)
+
+
+@settings(deadline=None)
+@given(labelled_probs())
+def test_exact_is_the_same_for_known_targets_of_either_type(case):
+    targets, probs = case
+    np.testing.assert_array_equal(exact(targets.astype(np.int8), probs), exact(targets, probs))
+
+
+def test_no_rule_looks_at_unknown_cells():
+    rng = np.random.default_rng(0)
+
+    def disturbed(targets: np.ndarray, probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return targets, np.where(targets < 0, rng.random(probs.shape), probs).astype(np.float32)
+
+    parts = [random_case(seed) for seed in (0, 1)]
+    parts = [(np.where(rng.random(t.shape) < 0.3, -1, t).astype(np.int8), p) for t, p in parts]
+    before, after = (candidates(*pair, num_trials=15, seed=0) for pair in (parts, [disturbed(*p) for p in parts]))
+    for rule in RULES:
+        np.testing.assert_array_equal(before[rule], after[rule])
+    assert choose(before, parts[1]) == choose(before, disturbed(*parts[1])) != "fixed"
+
+
 @settings(deadline=None)
 @given(labelled_probs())
 def test_exact_is_never_below_the_fixed_rule(case):
