@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -157,13 +156,14 @@ def _with_duplicates(rows: pa.Table) -> np.ndarray:
     """The rows' own reasons, and that of every row whose id an earlier one has."""
     reasons = np.array(rows["reason"].to_pylist(), dtype=object)
     accepted = np.flatnonzero(reasons == None)  # noqa: E711
-    ids = pd.Series(rows["post_id"].to_pylist(), dtype=object)[accepted]
-    again = ids[ids.duplicated()]
-    if len(again):
-        of_twins = ids[ids.isin(again)].drop_duplicates()
-        first = dict(zip(of_twins, of_twins.index, strict=True))
-        for row, post_id in zip(again.index, again, strict=True):
-            reasons[row] = f"duplicate id: {post_id!r} is first at {rows['source'][first[post_id]].as_py()}"
+    ids = rows["post_id"].combine_chunks().take(pa.array(accepted)).dictionary_encode()
+    if len(ids.dictionary) == len(ids):
+        return reasons
+    first: dict[int, int] = {}
+    for row, code in zip(accepted.tolist(), ids.indices.to_pylist(), strict=True):
+        if first.setdefault(code, row) != row:
+            source = rows["source"][first[code]].as_py()
+            reasons[row] = f"duplicate id: {ids.dictionary[code].as_py()!r} is first at {source}"
     return reasons
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from checkpoints import write_checkpoint
 from corpora import FEELINGS, write_posts
@@ -166,6 +168,76 @@ def test_predict_needs_no_labels_and_counts_what_it_sets_aside(run, config, plac
     manifest = json.loads((output / "manifest.json").read_text())
     assert (manifest["num_read"], manifest["num_predicted"], manifest["num_rejects"]) == (13, 12, 1)
     assert len(pd.read_parquet(output / "predictions")) == 12
+
+
+def test_predictions_of_labelled_posts_are_judged(run, config, place):
+    output = place / "judged"
+    predict.main(PredictConfig(model=str(run / "model"), data=config.data, cache=config.cache, output=str(output)))
+    evaluation = json.loads((output / "evaluation.json").read_text())
+    assert evaluation["num_labelled"] == 60
+    low, high = evaluation["intervals"]["macro_f1"]
+    assert low <= evaluation["metrics"]["macro_f1"] <= high
+    assert "Worst mistakes" in (output / "evaluation.html").read_text()
+    predicted = pd.read_parquet(output / "predictions")
+    targets = np.stack(predicted.targets) >= 0.5
+    decided = np.array([[name in labels for name in sorted(FEELINGS)] for labels in predicted.labels])
+    f1 = 2 * (targets & decided).sum(0) / (targets.sum(0) + decided.sum(0))
+    assert evaluation["metrics"]["macro_f1"] == pytest.approx(np.mean(f1))
+
+
+def test_predict_keeps_columns_and_types_on_request(run, config, tmp_path):
+    table = pa.table({"id": ["a", "b"], "text": ["so happy", "late train"], "likes": [3, None], "joy": [0.5, 1.5]})
+    pq.write_table(table, tmp_path / "posts.parquet")
+    output = tmp_path / "out"
+    predict.main(
+        PredictConfig(
+            model=str(run / "model"),
+            data=(str(tmp_path / "posts.parquet"),),
+            keep_columns=("all",),
+            cache=config.cache,
+            output=str(output),
+        )
+    )
+    found = pq.read_table(output / "predictions")
+    assert found["likes"].to_pylist() == [3, None]
+    assert found.schema.field("likes").type == pa.int64()
+    assert found["joy"].to_pylist() == [0.5, 1.5]
+    assert not (output / "evaluation.json").exists()
+
+
+def test_predict_refuses_labels_that_the_model_does_not_know(run, config, tmp_path):
+    rows = [{"id": n, "text": f"words {n}", "labels": ["awe"]} for n in range(5)]
+    (tmp_path / "posts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = PredictConfig(
+        model=str(run / "model"),
+        data=(str(tmp_path / "posts.jsonl"),),
+        cache=config.cache,
+        output=str(tmp_path / "out"),
+    )
+    with pytest.raises(
+        UserError, match=r"that the model does not know \(such as 'awe'\); it knows anger, joy, sadness"
+    ):
+        predict.main(asked)
+    predict.main(replace(asked, evaluate=False))
+    assert len(pd.read_parquet(tmp_path / "out" / "predictions")) == 5
+
+
+def test_predict_goes_on_where_it_was_killed(run, config, place, tmp_path, monkeypatch):
+    output = tmp_path / "out"
+    asked = PredictConfig(model=str(run / "model"), data=config.data, cache=config.cache, output=str(output))
+    with monkeypatch.context() as patch:
+        patch.setattr("emo.predict.gather", lambda *_: (_ for _ in ()).throw(RuntimeError("killed")))
+        with pytest.raises(RuntimeError, match="killed"):
+            predict.main(asked)
+    parts = {path: path.stat().st_mtime_ns for path in (output / "work" / "parts").iterdir()}
+    assert parts
+    assert not (output / "manifest.json").exists()
+    removed = []
+    monkeypatch.setattr("emo.work.storage.remove", removed.append)
+    predict.main(asked)
+    assert {path: path.stat().st_mtime_ns for path in parts} == parts
+    assert len(pd.read_parquet(output / "predictions")) == 60
+    assert removed
 
 
 def test_predict_refuses_a_folder_without_a_model(tmp_path):

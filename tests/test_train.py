@@ -14,7 +14,16 @@ from emo.config import HeadConfig
 from emo.metrics import macro_f1
 from emo.models import Projection
 from emo.thresholds import decide, exact
-from emo.train import TrainingData, batches, build_model, fit, predict_logits, predict_probs
+from emo.train import (
+    TrainingData,
+    batches,
+    build_model,
+    draw,
+    fit,
+    known_loss,
+    predict_logits,
+    predict_probs,
+)
 
 QUICK = HeadConfig(batch_size=16, lr=1e-2, hidden=32, warmup_steps=5, max_epochs=6, patience=6)
 
@@ -213,3 +222,50 @@ def test_probs_do_not_depend_on_dropout():
     first, again = (predict_probs(model, data.val_packed) for _ in range(2))
     np.testing.assert_array_equal(first, again)
     assert ((first > 0) & (first < 1)).all()
+
+
+def test_unknown_targets_count_for_nothing_in_the_loss():
+    logits = torch.tensor([[2.0, -1.0], [0.5, 3.0]], requires_grad=True)
+    targets = torch.tensor([[1.0, torch.nan], [0.0, 1.0]])
+    loss = known_loss(logits, targets)
+    wanted = F.binary_cross_entropy_with_logits(logits.flatten()[[0, 2, 3]], torch.tensor([1.0, 0.0, 1.0]))
+    assert loss.item() == pytest.approx(wanted.item())
+    loss.backward()
+    assert logits.grad[0, 1] == 0
+    assert torch.isfinite(logits.grad).all()
+    whole = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    assert known_loss(logits, whole).item() == pytest.approx(F.binary_cross_entropy_with_logits(logits, whole).item())
+
+
+def test_labels_are_drawn_by_their_shares():
+    shares = torch.tensor([0.2, 0.0, 1.0, torch.nan]).repeat(20_000, 1)
+    drawn = draw(shares, torch.Generator().manual_seed(0))
+    assert set(drawn[:, 0].tolist()) == {0.0, 1.0}
+    assert drawn[:, 0].mean().item() == pytest.approx(0.2, abs=0.01)
+    assert (drawn[:, 1].max(), drawn[:, 2].min()) == (0, 1)
+    assert drawn[:, 3].isnan().all()
+
+
+def test_a_label_is_learned_where_it_is_known():
+    whole = separable()
+    targets = whole.train_targets.astype(np.int8)
+    targets[::2, 1] = -1
+    wrong = whole.train_targets.copy()
+    wrong[::2, 1] ^= True
+    scores = {}
+    for name, given_targets in (("known", targets), ("wrong", wrong)):
+        result = fit(dataclasses.replace(whole, train_targets=given_targets), QUICK)
+        decided = predict_probs(result.model, whole.val_packed) >= 0.5
+        scores[name] = macro_f1(whole.val_targets[:, 1:2], decided[:, 1:2])
+    assert scores["known"] > 0.9 > scores["wrong"]
+
+
+@pytest.mark.parametrize("drawn", [False, True])
+def test_shares_are_what_the_model_comes_to_predict(drawn):
+    data = separable(2000)
+    shares = np.where(data.train_targets, 0.8, 0.3).astype(np.float32)
+    val_shares = np.where(data.val_targets, 0.8, 0.3).astype(np.float32)
+    soft = dataclasses.replace(data, train_shares=shares, val_shares=val_shares, drawn=drawn)
+    probs = predict_probs(fit(soft, dataclasses.replace(QUICK, max_epochs=12)).model, data.val_packed)
+    assert probs[data.val_targets].mean() == pytest.approx(0.8, abs=0.06)
+    assert probs[~data.val_targets].mean() == pytest.approx(0.3, abs=0.06)
