@@ -29,7 +29,7 @@ def raw_posts(scratch: Path) -> Path:
     rng = np.random.default_rng(0)
     folder = scratch / "raw"
     (folder / "images").mkdir(parents=True)
-    canvas = Image.effect_noise((960, 720), 60).resize((1200, 900)).convert("RGB")
+    canvas = Image.effect_noise((480, 360), 60).resize((1200, 900)).convert("RGB")
     with (folder / "posts.jsonl").open("w") as file:
         for number in range(NUM_POSTS):
             left, top = int(rng.integers(720)), int(rng.integers(540))

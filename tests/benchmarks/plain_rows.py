@@ -1,4 +1,4 @@
-"""The reference for prepare: what a worker of a bare pool does with a line. It imports no Ray, so it starts fast."""
+"""The references for prepare: what a worker does with lines. It imports no Ray, so it starts fast."""
 
 import json
 from pathlib import Path
@@ -23,3 +23,9 @@ def plain_row(task: tuple[str, str]) -> dict[str, Any]:
         "text_signature": text_signature(text),
         "image_signature": image_signature(pixels),
     }
+
+
+def plain_rows(batch: dict[str, list[str]], folder: str) -> dict[str, list[Any]]:
+    """The same of a batch, as Hugging Face datasets hand it on."""
+    rows = [plain_row((folder, line)) for line in batch["line"]]
+    return {name: [row[name] for row in rows] for name in rows[0]}
