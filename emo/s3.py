@@ -7,6 +7,7 @@ from typing import Any
 
 from aiohttp import ClientPayloadError
 from botocore.exceptions import BotoCoreError
+from fsspec.asyn import sync_wrapper
 from s3fs import S3FileSystem
 
 
@@ -31,9 +32,13 @@ class S3(S3FileSystem):
     async def _makedirs(self, *args: Any, **kwargs: Any) -> None:
         """Nothing, as ``_mkdir``."""
 
+    mkdir, makedirs = sync_wrapper(_mkdir), sync_wrapper(_makedirs)
+
     async def _call_s3(self, *args: Any, **kwargs: Any) -> Any:
         with _os_errors():
             return await super()._call_s3(*args, **kwargs)
+
+    call_s3 = sync_wrapper(_call_s3)
 
     async def _cat_file(self, path: str, **kwargs: Any) -> bytes:
         with _os_errors():  # in one piece, since pieces that are cut short are not tried again

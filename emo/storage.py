@@ -100,6 +100,8 @@ def writing(uri: str) -> Iterator[BinaryIO]:
         except BaseException:
             with contextlib.suppress(Exception):
                 file.discard()
+            with contextlib.suppress(AttributeError):  # a file of the memory store cannot be told
+                file.closed = True  # or else it would be written when it is collected
             raise
 
 
