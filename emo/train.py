@@ -181,7 +181,7 @@ def _optimizer(
 def _goals(targets: np.ndarray, shares: np.ndarray | None) -> Tensor:
     """What the loss aims at (N, K), float32, NaN where unknown: the shares, or else the targets."""
     if shares is not None:
-        return torch.as_tensor(shares)
+        return torch.tensor(shares)
     return torch.as_tensor(np.where(targets < 0, np.nan, targets).astype(np.float32))
 
 

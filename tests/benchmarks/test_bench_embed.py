@@ -21,7 +21,7 @@ from measure import in_turn, per_second, show
 from PIL import Image
 
 from emo import storage
-from emo.encode import BATCH_SIZE, ROWS_PER_TASK, TextVariant
+from emo.encode import BATCH_SIZE, ROWS_PER_PART, TextVariant
 from emo.encoders import Branch
 from emo.features import embed
 from emo.posts import read_posts
@@ -30,7 +30,7 @@ from emo.session import num_cpus
 pytestmark = pytest.mark.bench
 
 LIMIT = 0.85
-NUM_FEW = 2 * ROWS_PER_TASK
+NUM_FEW = 2 * ROWS_PER_PART
 """Enough that two actors have work."""
 
 
