@@ -35,14 +35,16 @@ def make_set(folder: str, key: str, make: Callable[[str], Manifest], *, refresh:
     """
     before = storage.manifest(folder)
     if before is not None and not refresh:
+        _tidy(folder)
         return before, True
     while True:
         with _owning(folder, key, before) as work:
             if work is not None:
                 made = make(work)
                 storage.finish(folder, made)
-                storage.remove(work)
-                return made, False
+        if work is not None:
+            storage.remove(work)  # no longer its owner, whose beats would come in between
+            return made, False
         if (found := storage.manifest(folder)) not in (None, before):
             return found, True
 
@@ -60,6 +62,8 @@ def _owning(folder: str, key: str, before: Manifest | None) -> Iterator[str | No
     if storage.manifest(folder) != before:
         yield None
         return
+    if before is not None:  # made again from the beginning
+        storage.remove(storage.join(folder, "work"))
     me = {"token": uuid.uuid4().hex, "host": socket.gethostname(), "pid": os.getpid(), "key": key}
     _write(folder, me)
     time.sleep(SETTLE_SECONDS[storage.is_local(storage.filesystem(folder)[0])])
@@ -71,12 +75,12 @@ def _owning(folder: str, key: str, before: Manifest | None) -> Iterator[str | No
     beats.start()
     try:
         yield storage.join(folder, "work")
-    finally:
-        stop.set()
-        beats.join()
+    except BaseException:
+        _stop(stop, beats)
         with contextlib.suppress(Exception):  # a failed maker leaves its work to the next one, who need not wait
-            if storage.exists(_owner_uri(folder)):
-                _write(folder, me | {"pid": None})
+            _write(folder, me | {"pid": None})
+        raise
+    _stop(stop, beats)
 
 
 def _wait(folder: str, key: str) -> None:
@@ -96,6 +100,13 @@ def _wait(folder: str, key: str) -> None:
         time.sleep(1.0)
 
 
+def _tidy(folder: str) -> None:
+    """Remove what a process left that was killed between its end and its tidying up."""
+    owner = _owner(folder)
+    if owner is not None and _is_dead(owner):
+        storage.remove(storage.join(folder, "work"))
+
+
 def _is_dead(owner: Manifest) -> bool:
     if owner["pid"] is None or time.time() - owner["beat"] > DEAD_SECONDS:
         return True
@@ -110,6 +121,11 @@ def _is_running(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def _stop(stop: threading.Event, beats: threading.Thread) -> None:
+    stop.set()
+    beats.join()
 
 
 def _beat(folder: str, me: Manifest, stop: threading.Event) -> None:

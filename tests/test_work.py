@@ -28,6 +28,30 @@ def test_a_set_is_made_once(folder):
     assert not storage.exists(storage.join(folder, "work"))
 
 
+def test_what_was_left_after_the_end_is_tidied_up_and_not_gone_on_with(folder):
+    make_set(folder, "key", lambda work: {"data": "a"})
+    for refresh, data in ((False, "a"), (True, "b")):
+        owner(folder, beat=0)
+        storage.write_bytes(storage.join(folder, "work", "old"), b"part")
+        made, _ = make_set(
+            folder,
+            "key",
+            lambda work: {"data": "b" if "old" not in storage.list_files(work) else "old"},
+            refresh=refresh,
+        )
+        assert made == {"data": data}
+        assert not storage.exists(storage.join(folder, "work", "old"))
+
+
+def test_no_beat_comes_after_the_end(folder, monkeypatch):
+    monkeypatch.setattr(work, "BEAT_SECONDS", 0.0)
+    for number in range(20):
+        place = f"{folder}-{number}"
+        make_set(place, "key", lambda work: time.sleep(0.01) or {"data": "a"})
+        assert not storage.exists(storage.join(place, "work"))
+        storage.remove(place)
+
+
 def test_refresh_makes_it_again(folder):
     make_set(folder, "key", lambda work: {"data": "a"})
     assert make_set(folder, "key", lambda work: {"data": "b"}, refresh=True) == ({"data": "b"}, False)

@@ -21,7 +21,7 @@ def plain_row(task: tuple[str, str]) -> dict[str, Any]:
         "image": image,
         "labels": raw["labels"],
         "text_signature": text_signature(text),
-        "image_signature": image_signature(pixels),
+        "image_signature": str(image_signature(pixels)),
     }
 
 
