@@ -22,9 +22,9 @@ from emo.config import UserError
 from emo.console import Progress
 from emo.encoders import Branch
 from emo.encoders.pretrained import PretrainedEncoder
-from emo.parts import missing_parts, part_name
+from emo.parts import missing_parts, writing_part
 from emo.posts import data_folder
-from emo.tables import parquet_files, read_folder, stream_folder, write_table
+from emo.tables import parquet_files, read_folder, stream_folder
 
 ROWS_PER_PART = 256
 ROWS_PER_LARGE_PART = 2048
@@ -198,7 +198,8 @@ class _Worker:
 
     def _write(self, unit: Unit, table: pa.Table) -> int:
         made = [self.transform(table.slice(start, BATCH_SIZE)) for start in range(0, table.num_rows, BATCH_SIZE)]
-        write_table(storage.join(self.parts, part_name(unit.number)), pa.concat_tables(made))
+        with writing_part(self.parts, unit.number) as write:
+            write(pa.concat_tables(made))
         return table.num_rows
 
 

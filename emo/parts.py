@@ -5,7 +5,8 @@ A part that is there is done. So a killed stage that starts again repeats at mos
 repeats none in its result, whatever the moment of the kill.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +14,6 @@ import pyarrow.parquet as pq
 import ray
 
 from emo import storage
-from emo.tables import read_table
 
 BYTES_PER_FILE = 128 * 2**20
 """Parts are gathered until a data file has at least this size; what is left over joins a last, smaller one."""
@@ -32,10 +32,31 @@ def missing_parts(parts: str, num_parts: int) -> list[int]:
     return [number for number in range(num_parts) if part_name(number) not in there]
 
 
+@contextlib.contextmanager
+def writing_part(parts: str, number: int) -> Iterator[Callable[[pa.Table], None]]:
+    """What is called with the rows of a part, some at a time; the part is there once all are written.
+
+    Parts are read once and soon, so nothing is spent on making them small or safe from a loss of power.
+    """
+    writer: pq.ParquetWriter | None = None
+    with storage.writing(storage.join(parts, part_name(number)), durable=False) as file:
+
+        def write(table: pa.Table) -> None:
+            nonlocal writer
+            writer = writer or pq.ParquetWriter(
+                file, table.schema, compression="none", use_dictionary=False, write_statistics=False
+            )
+            writer.write_table(table)
+
+        yield write
+        if writer:
+            writer.close()
+
+
 def gather(parts: str, data: str, transform: Transform | None = None, **options: Any) -> list[str]:
     """Write all parts, in their order and each passed through ``transform``, as the files of ``data``; their names.
 
-    ``options`` are those of a ParquetWriter. One Ray task writes each file and holds one part at a time.
+    ``options`` are those of a ParquetWriter. One Ray task writes each file and holds a row group at a time.
     """
     storage.make_folder(data)
     shared = ray.put((transform, options))
@@ -64,10 +85,18 @@ def _gather(parts: Sequence[str], uri: str, shared: tuple[Transform | None, dict
     transform, options = shared
     writer: pq.ParquetWriter | None = None
     with storage.writing(uri) as file:
-        for part in parts:
-            table = read_table(part)
-            table = table if transform is None else transform(table)
+        for rows in _row_groups(parts):
+            table = rows if transform is None else transform(rows)
             writer = writer or pq.ParquetWriter(file, table.schema, **options)
             writer.write_table(table, row_group_size=ROWS_PER_GROUP)
         if writer:
             writer.close()
+
+
+def _row_groups(parts: Sequence[str]) -> Iterator[pa.Table]:
+    for part in parts:
+        fs, path = storage.filesystem(part)
+        with fs.open(path, "rb") as file:
+            parquet = pq.ParquetFile(file)
+            for group in range(parquet.num_row_groups):
+                yield parquet.read_row_group(group)

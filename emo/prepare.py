@@ -17,9 +17,13 @@ from emo.errors import sentence
 from emo.parts import gather, missing_parts
 from emo.raw import Chunk, Source
 from emo.rows import KEPT, SMALL, Cleaning, Finish, clean_chunk
+from emo.session import num_cpus
 from emo.tables import read_folder, write_table
 from emo.verdict import Verdict, decide, describe
 from emo.work import Manifest, make_set
+
+TASKS_PER_CORE, MAX_CHUNKS_PER_TASK = 4, 8
+"""A task cleans several chunks where there are many: between two tasks a core waits for a quarter of a second."""
 
 Purpose = Literal["train", "evaluate", "read"]
 """train splits the labelled posts; evaluate calls all of them test; read leaves the labels aside."""
@@ -138,16 +142,19 @@ def _clean(task: Cleaning, parts: str) -> None:
     progress = Progress("posts cleaned", total, total - sum(task.chunks[number].num_rows for number in todo))
     if todo:
         kwargs = {"task": ray.put(task), "parts": parts}
-        dataset = ray.data.from_items([{"number": number} for number in todo], override_num_blocks=len(todo))
+        together = min(max(1, len(todo) // (TASKS_PER_CORE * num_cpus())), MAX_CHUNKS_PER_TASK)
+        blocks = -(-len(todo) // together)
+        dataset = ray.data.from_items([{"number": number} for number in todo], override_num_blocks=blocks)
         cleaned = dataset.map_batches(_clean_chunks, batch_size=None, batch_format="pyarrow", fn_kwargs=kwargs)  # type: ignore[arg-type]
         for row in cleaned.iter_rows():
             progress.advance(row["num_rows"])
     progress.stop()
 
 
-def _clean_chunks(block: pa.Table, task: ray.ObjectRef, parts: str) -> pa.Table:
+def _clean_chunks(block: pa.Table, task: ray.ObjectRef, parts: str) -> Iterator[pa.Table]:
     told = ray.get(task)
-    return pa.table({"num_rows": [clean_chunk(number, told, parts) for number in block["number"].to_pylist()]})
+    for number in block["number"].to_pylist():
+        yield pa.table({"num_rows": [clean_chunk(number, told, parts)]})
 
 
 def _leaves(schema: pa.Schema) -> list[str]:
@@ -176,7 +183,6 @@ def plain_errors(action: str) -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.CRITICAL)  # it would print the traceback that is also raised
     context = ray.data.DataContext.get_current().copy()
-    context.execution_options.preserve_order = True  # the same posts in the same order every time
     context.raise_original_map_exception = True  # a wrapped one has lost its cause when it arrives
     try:
         with ray.data.DataContext.current(context):

@@ -14,19 +14,18 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from emo import labels, storage
+from emo import labels
 from emo.config import ALL_SPLITS, PrepareConfig
 from emo.duplicates import IMAGE_SIGNATURE, TEXT_SIGNATURE, image_signature, text_signature
 from emo.image import prepare_image
-from emo.parts import part_name
+from emo.parts import writing_part
 from emo.raw import Chunk, Source, read_chunk
 from emo.raw.images import read_images
-from emo.tables import write_table
 from emo.text import clean
 
 SPLIT_NAMES = {"dev": "val", "valid": "val", "validation": "val", "training": "train", "testing": "test"}
-ROWS_AT_ONCE = 64
-"""Images of so many posts are read at once."""
+ROWS_AT_ONCE = 256
+"""So many posts are in a worker's memory, with their images, and so many images are asked for at once."""
 SMALL = {
     "index": pa.int64(),
     "corpus": pa.int16(),
@@ -71,20 +70,23 @@ def clean_chunk(number: int, task: Cleaning, parts: str) -> int:
     """Write the part of one chunk: every record as a row of SMALL and LARGE; returns how many."""
     chunk = task.chunks[number]
     source = task.sources[chunk.source]
-    rows: list[dict[str, Any]] = []
     waiting = read_chunk(chunk, source, task.config.columns, tuple(task.kept))
-    while raws := list(islice(waiting, ROWS_AT_ONCE)):
-        images = read_images(
-            [raw["image"] for raw in raws],
-            source.root or chunk.folder,
-            task.config.fetch,
-            fetching=task.config.fetch_images,
-        )
-        for raw, image in zip(raws, images, strict=True):
-            row = prepare_row(raw, image, task, prefix=source.prefix)
-            rows.append(row | {"corpus": chunk.source})
-    write_table(storage.join(parts, part_name(number)), _table(rows, task.kept))
-    return len(rows)
+    num_rows = 0
+    with writing_part(parts, number) as write:
+        while raws := list(islice(waiting, ROWS_AT_ONCE)):
+            images = read_images(
+                [raw["image"] for raw in raws],
+                source.root or chunk.folder,
+                task.config.fetch,
+                fetching=task.config.fetch_images,
+            )
+            rows = [
+                prepare_row(raw, image, task, prefix=source.prefix) | {"corpus": chunk.source}
+                for raw, image in zip(raws, images, strict=True)
+            ]
+            write(_table(rows, task.kept))
+            num_rows += len(rows)
+    return num_rows
 
 
 def _table(rows: list[dict[str, Any]], kept: dict[str, pa.DataType]) -> pa.Table:

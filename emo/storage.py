@@ -75,8 +75,11 @@ def write_bytes(uri: str, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def writing(uri: str) -> Iterator[BinaryIO]:
-    """A file to write piece by piece, which readers see once it is whole, or never."""
+def writing(uri: str, *, durable: bool = True) -> Iterator[BinaryIO]:
+    """A file to write piece by piece, which readers see once it is whole, or never.
+
+    Unless it is ``durable``, a local file that was just written may be lost with the machine's power.
+    """
     fs, path = filesystem(uri)
     fs.makedirs(fs._parent(path), exist_ok=True)
     if is_local(fs):
@@ -84,8 +87,9 @@ def writing(uri: str) -> Iterator[BinaryIO]:
         try:
             with open(temporary, "wb") as file:
                 yield file
-                file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
             os.replace(temporary, path)
         except BaseException:
             with contextlib.suppress(OSError):
