@@ -27,9 +27,9 @@ def part_name(number: int) -> str:
 
 
 def missing_parts(parts: str, num_parts: int) -> list[int]:
-    """The numbers of the parts that are not there yet."""
+    """The numbers of the parts that are not there yet; one without content was lost with the machine's power."""
     there = storage.list_files(parts)
-    return [number for number in range(num_parts) if part_name(number) not in there]
+    return [number for number in range(num_parts) if not there.get(part_name(number))]
 
 
 @contextlib.contextmanager

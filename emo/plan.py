@@ -28,9 +28,6 @@ def show_posts(manifest: dict[str, Any]) -> None:
         )
     if manifest["num_redecoded_texts"]:
         facts.append(("not UTF-8", f"{manifest['num_redecoded_texts']} texts, read as Windows-1252"))
-    if manifest["num_duplicates_across_splits"]:
-        across = manifest["num_duplicates_across_splits"]
-        facts.append(("duplicates", f"{across} posts share their group, or nearly their text or image, across splits"))
     show_facts("Posts", facts)
     _show_prevalence(manifest)
     for sentence in manifest["warnings"]:

