@@ -6,8 +6,6 @@ commit, and fetched again where they are needed.
 """
 
 import hashlib
-import os
-import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -59,7 +57,7 @@ def projection_shapes(projections: dict[str, Projection | None]) -> dict[str, tu
 
 def save_bundle(folder: str, bundle: Bundle, weights: bytes) -> None:
     """Write a bundle; ``bundle.json`` comes last, so that a half-written one is not read."""
-    local = [branch for branch in bundle.branches if Path(branch.checkpoint).is_dir()]
+    local = [b for b in bundle.branches if storage.is_remote(b.checkpoint) or Path(b.checkpoint).is_dir()]
     for branch in {branch.checkpoint: branch for branch in local}.values():
         _copy(folder, branch)
     branches = [replace(b, checkpoint=_place(b)) if b in local else b for b in bundle.branches]
@@ -90,7 +88,7 @@ def _copy(folder: str, branch: Branch) -> None:
     """Copy a checkpoint that came from a folder into the bundle, over what a killed writer may have left."""
     fs, path = storage.filesystem(storage.join(folder, _place(branch)))
     fs.makedirs(path, exist_ok=True)
-    for file in sorted(Path(branch.checkpoint).iterdir()):
+    for file in sorted(Path(storage.local_copy(branch.checkpoint)).iterdir()):
         if file.suffix in CARRIED:
             fs.put_file(str(file), f"{path}/{file.name}")
 
@@ -138,15 +136,8 @@ def _zeros(shape: tuple[int, int], has_bias: bool) -> Projection:
 
 
 def _located(folder: str, branch: Branch) -> Branch:
-    """The branch with the path of a checkpoint that the bundle carries; from another store it is fetched first."""
+    """The branch with the place of a checkpoint that the bundle carries."""
     if not branch.checkpoint.startswith("encoders/"):
         return branch
-    fs, path = storage.filesystem(storage.join(folder, branch.checkpoint))
-    if not storage.is_local(fs):
-        local = Path.home() / ".cache" / "emo" / "bundles" / f"{branch.family}-{branch.revision}"
-        if not local.exists():
-            partial = local.with_name(f"{local.name}.{os.getpid()}.tmp")
-            fs.get(path.rstrip("/") + "/", str(partial), recursive=True)
-            shutil.move(partial, local)
-        path = str(local)
-    return replace(branch, checkpoint=path)
+    uri = storage.join(folder, branch.checkpoint)
+    return replace(branch, checkpoint=uri if storage.is_remote(uri) else storage.filesystem(uri)[1])

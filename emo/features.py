@@ -1,5 +1,6 @@
 """The feature cache: each branch encodes each corpus once, and everything that trains reads from there."""
 
+import tempfile
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -216,9 +217,11 @@ def build_tiny_set(name: str, posts: str, cache: str, text: TextVariant, seed: i
         table = read_posts(posts, ["post_id", "text", "image", "tags"], pc.field("post_id").isin(chosen))
         table = table.sort_by("post_id")
         found = {"kind": "encoder", "data": storage.new_data_folder(), "num_posts": table.num_rows}
-        _, path = storage.filesystem(storage.join(folder, found["data"]))
-        build_tiny(name, texts_of(table, text.tags, text.read_captions()), table["image"].to_pylist(), path, seed)
+        with tempfile.TemporaryDirectory() as built:
+            build_tiny(name, texts_of(table, text.tags, text.read_captions()), table["image"].to_pylist(), built, seed)
+            storage.put_folder(built, storage.join(folder, found["data"]))
         return found
 
     found, _ = make_set(folder, key, make)
-    return storage.filesystem(storage.join(folder, found["data"]))[1]
+    uri = storage.join(folder, found["data"])
+    return uri if storage.is_remote(uri) else storage.filesystem(uri)[1]

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -130,6 +131,39 @@ def list_files(uri: str) -> dict[str, int]:
 def read_bytes(uri: str) -> bytes:
     fs, path = filesystem(uri)
     return bytes(fs.cat_file(path))
+
+
+def is_remote(uri: str) -> bool:
+    """Whether only fsspec reaches it, and no library that opens local paths."""
+    return "://" in uri and not is_local(filesystem(uri)[0])
+
+
+def local_copy(uri: str) -> str:
+    """The path of a folder on this machine: its own, or that of a copy, made once for its content, of a remote one."""
+    if not is_remote(uri):
+        return uri
+    fs, path = filesystem(uri)
+    found = fs.find(path, detail=True)
+    if not found:
+        raise UserError(f"{uri} does not exist, or is empty.")
+    stamps = [[name, info["size"], str(info.get("ETag") or info.get("mtime"))] for name, info in found.items()]
+    target = os.path.expanduser(f"~/.cache/emo/copies/{digest([uri, stamps])}")
+    if not os.path.exists(target):
+        partial = f"{target}.{uuid.uuid4().hex[:8]}.tmp"
+        fs.get(path.rstrip("/") + "/", partial, recursive=True)
+        with contextlib.suppress(OSError):  # another process was faster
+            os.rename(partial, target)
+        shutil.rmtree(partial, ignore_errors=True)
+    return target
+
+
+def put_folder(local: str, uri: str) -> None:
+    """Copy the files of a local folder, but none of its subfolders, into one on any store."""
+    fs, path = filesystem(uri)
+    fs.makedirs(path, exist_ok=True)
+    for entry in sorted(os.scandir(local), key=lambda entry: entry.name):
+        if entry.is_file():
+            fs.put_file(entry.path, f"{path}/{entry.name}")
 
 
 def write_json(uri: str, value: Any) -> None:

@@ -284,7 +284,7 @@ def _warnings(verdict: Verdict, counts: dict[str, dict[str, Any]]) -> list[str]:
             warnings.append(f"No {name} post has {', '.join(none)}: what no post shows {effect}.")
     if verdict.num_across:
         warnings.append(
-            f"{verdict.num_across} posts share their group, or nearly their text or image, with a post of another given "
+            f"{verdict.num_across} posts share their group, or nearly their text or image, with one of another given "
             "split: scores on these are too good."
         )
     if verdict.num_alike:

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from checkpoints import write_checkpoint
@@ -19,21 +20,25 @@ POSTS = 60
 
 def run_job(name: str, *flags: str) -> str:
     """What a job prints; what it writes to standard error where it fails."""
-    done = subprocess.run([sys.executable, JOBS / f"{name}.py", *flags], env=os.environ, capture_output=True, text=True)
-    assert done.returncode == 0, f"{name}: {done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    with tempfile.TemporaryDirectory() as elsewhere:  # what is on a store by its URI is not looked for here
+        command = [sys.executable, JOBS / f"{name}.py", *flags]
+        done = subprocess.run(command, env=os.environ, cwd=elsewhere, capture_output=True, text=True)
+        assert done.returncode == 0, f"{name}: {done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+        assert not os.listdir(elsewhere), f"{name} wrote into the folder that it was started in"
     return done.stdout
 
 
 def check_product(root: str, folder: Path) -> None:
     """Prepare, embed, sweep and predict with all data, caches and results below the URI ``root``.
 
-    Checkpoints come from ``folder``, which is local, and one is built from the corpus.
+    One checkpoint lies there too, and one is built from the corpus.
     """
     data, cache, prepared, run = (storage.join(root, name) for name in ("raw/posts.jsonl", "cache", "posts", "run"))
     write_posts(folder / "raw", POSTS)
     for file in (folder / "raw").iterdir():
         storage.write_bytes(storage.join(root, "raw", file.name), file.read_bytes())
-    encoders = ["--encoders", f"clip:{write_checkpoint('clip', folder / 'clip')}", "tiny-bert"]
+    storage.put_folder(str(write_checkpoint("clip", folder / "clip")), storage.join(root, "clip"))
+    encoders = ["--encoders", f"clip:{storage.join(root, 'clip')}", "tiny-bert"]
     choices = ["--labels", "auto", "--image-size", "32", "--cache", cache]
     run_job("prepare", "--data", data, *choices, "--output", prepared)
     assert storage.manifest(prepared)["num_posts"] == POSTS

@@ -20,6 +20,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from emo import storage
 from emo.config import UserError
 from emo.encoders import Branch
 from emo.models import Projection
@@ -33,6 +34,7 @@ class PretrainedEncoder:
     def __init__(self, branch: Branch, device: str = "cpu") -> None:
         import transformers
 
+        branch = replace(branch, checkpoint=storage.local_copy(branch.checkpoint))
         self.modality = branch.modality
         self.device = torch.device(device)
         try:
@@ -84,6 +86,8 @@ class PretrainedEncoder:
 
 def resolve(branch: Branch) -> Branch:
     """The branch with its revision written down: the hub's commit, or the digest of a local folder."""
+    if storage.is_remote(branch.checkpoint):
+        return replace(branch, revision=folder_digest(Path(storage.local_copy(branch.checkpoint))))
     if Path(branch.checkpoint).is_dir():  # in full, since workers and later runs may start elsewhere
         folder = Path(branch.checkpoint).absolute()
         return replace(branch, checkpoint=str(folder), revision=folder_digest(folder))
