@@ -59,7 +59,8 @@ def save_bundle(folder: str, bundle: Bundle, weights: bytes) -> None:
     """Write a bundle; ``bundle.json`` comes last, so that a half-written one is not read."""
     local = [b for b in bundle.branches if storage.is_remote(b.checkpoint) or Path(b.checkpoint).is_dir()]
     for branch in {branch.checkpoint: branch for branch in local}.values():
-        _copy(folder, branch)
+        copy = storage.local_copy(branch.checkpoint)
+        storage.put_folder(copy, storage.join(folder, _place(branch)), CARRIED)
     branches = [replace(b, checkpoint=_place(b)) if b in local else b for b in bundle.branches]
     storage.write_bytes(storage.join(folder, "model.safetensors"), weights)
     content = {
@@ -82,15 +83,6 @@ def save_bundle(folder: str, bundle: Bundle, weights: bytes) -> None:
 def _place(branch: Branch) -> str:
     """Where in the bundle the copy of a checkpoint lies."""
     return f"encoders/{branch.family}-{branch.revision}"
-
-
-def _copy(folder: str, branch: Branch) -> None:
-    """Copy a checkpoint that came from a folder into the bundle, over what a killed writer may have left."""
-    fs, path = storage.filesystem(storage.join(folder, _place(branch)))
-    fs.makedirs(path, exist_ok=True)
-    for file in sorted(Path(storage.local_copy(branch.checkpoint)).iterdir()):
-        if file.suffix in CARRIED:
-            fs.put_file(str(file), f"{path}/{file.name}")
 
 
 def load_bundle(folder: str) -> tuple[Bundle, FusionClassifier]:
@@ -139,5 +131,4 @@ def _located(folder: str, branch: Branch) -> Branch:
     """The branch with the place of a checkpoint that the bundle carries."""
     if not branch.checkpoint.startswith("encoders/"):
         return branch
-    uri = storage.join(folder, branch.checkpoint)
-    return replace(branch, checkpoint=uri if storage.is_remote(uri) else storage.filesystem(uri)[1])
+    return replace(branch, checkpoint=storage.absolute(storage.join(folder, branch.checkpoint)))

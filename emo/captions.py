@@ -167,28 +167,28 @@ def caption_posts(
     folder = storage.join(cache, "captions", key)
 
     def make(work: str) -> Manifest:
-        with plain_errors(f"Captions cannot be written to {folder}"):
-            parts, data = storage.join(work, "parts"), storage.new_data_folder()
-            num_actors, threads = _share_machine(captioner)
-            arguments, columns = (captioner, max_tokens, prompt, threads), ["post_id", "image"]
-            num_posts = prepared["num_posts"]
-            rate = map_posts(posts, parts, "posts captioned", Caption, arguments, columns, num_posts, num_actors)
-            gather(parts, storage.join(folder, data))
-            counts = _counts(storage.join(folder, data))
-            return {
-                "kind": "captions",
-                "data": data,
-                "posts": prepared["fingerprint"],
-                "checkpoint": captioner.checkpoint,
-                "family": captioner.family,
-                "revision": captioner.revision,
-                "max_tokens": max_tokens,
-                "prompt": prompt,
-                **counts,
-                "captions_per_second": round(rate * counts["num_images"] / num_posts, 2),
-            }
+        parts, data = storage.join(work, "parts"), storage.new_data_folder()
+        num_actors, threads = _share_machine(captioner)
+        arguments, columns = (captioner, max_tokens, prompt, threads), ["post_id", "image"]
+        num_posts = prepared["num_posts"]
+        rate = map_posts(posts, parts, "posts captioned", Caption, arguments, columns, num_posts, num_actors)
+        gather(parts, storage.join(folder, data))
+        counts = _counts(storage.join(folder, data))
+        return {
+            "kind": "captions",
+            "data": data,
+            "posts": prepared["fingerprint"],
+            "checkpoint": captioner.checkpoint,
+            "family": captioner.family,
+            "revision": captioner.revision,
+            "max_tokens": max_tokens,
+            "prompt": prompt,
+            **counts,
+            "captions_per_second": round(rate * counts["num_images"] / num_posts, 2),
+        }
 
-    found, reused = make_set(folder, key, make, refresh=refresh)
+    with plain_errors(f"Captions cannot be written to {folder}"):
+        found, reused = make_set(folder, key, make, refresh=refresh)
     return folder, found, reused
 
 

@@ -223,5 +223,4 @@ def build_tiny_set(name: str, posts: str, cache: str, text: TextVariant, seed: i
         return found
 
     found, _ = make_set(folder, key, make)
-    uri = storage.join(folder, found["data"])
-    return uri if storage.is_remote(uri) else storage.filesystem(uri)[1]
+    return storage.absolute(storage.join(folder, found["data"]))

@@ -38,15 +38,21 @@ def writing_part(parts: str, number: int) -> Iterator[Callable[[pa.Table], None]
 
     Parts are read once and soon, so nothing is spent on making them small or safe from a loss of power.
     """
-    writer: pq.ParquetWriter | None = None
-    with storage.writing(storage.join(parts, part_name(number)), durable=False) as file:
+    options = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    with _writing_tables(storage.join(parts, part_name(number)), durable=False, **options) as write:
+        yield write
 
-        def write(table: pa.Table) -> None:
+
+@contextlib.contextmanager
+def _writing_tables(uri: str, *, durable: bool, **options: Any) -> Iterator[Callable[..., None]]:
+    """What is called with tables, and the arguments of ParquetWriter.write_table, that make up one Parquet file."""
+    writer: pq.ParquetWriter | None = None
+    with storage.writing(uri, durable=durable) as file:
+
+        def write(table: pa.Table, **how: Any) -> None:
             nonlocal writer
-            writer = writer or pq.ParquetWriter(
-                file, table.schema, compression="none", use_dictionary=False, write_statistics=False
-            )
-            writer.write_table(table)
+            writer = writer or pq.ParquetWriter(file, table.schema, **options)
+            writer.write_table(table, **how)
 
         yield write
         if writer:
@@ -83,14 +89,9 @@ def _grouped(sizes: dict[str, int]) -> list[list[str]]:
 @ray.remote(num_cpus=1)
 def _gather(parts: Sequence[str], uri: str, shared: tuple[Transform | None, dict[str, Any]]) -> None:
     transform, options = shared
-    writer: pq.ParquetWriter | None = None
-    with storage.writing(uri) as file:
+    with _writing_tables(uri, durable=True, **options) as write:
         for rows in _row_groups(parts):
-            table = rows if transform is None else transform(rows)
-            writer = writer or pq.ParquetWriter(file, table.schema, **options)
-            writer.write_table(table, row_group_size=ROWS_PER_GROUP)
-        if writer:
-            writer.close()
+            write(rows if transform is None else transform(rows), row_group_size=ROWS_PER_GROUP)
 
 
 def _row_groups(parts: Sequence[str]) -> Iterator[pa.Table]:

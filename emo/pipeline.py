@@ -4,7 +4,7 @@ import inspect
 from dataclasses import dataclass, replace
 
 from emo import demo, storage
-from emo.bundle import load_bundle
+from emo.bundle import Bundle
 from emo.captions import caption_posts, resolve_captioner
 from emo.config import (
     PRESETS,
@@ -93,9 +93,8 @@ def prepare_into(
     )
 
 
-def posts_to_predict(config: PredictConfig) -> Posts:
+def posts_to_predict(config: PredictConfig, bundle: Bundle) -> Posts:
     """Posts prepared as a model's own were, with their labels where those are to be compared."""
-    bundle, _ = load_bundle(config.model)
     wanted = replace(
         bundle.prepare,
         corpus=config.corpus,

@@ -132,8 +132,10 @@ def warn_of_cuts(features: dict[Branch, Features]) -> None:
     """Say where texts were longer than a branch reads."""
     for branch, found in features.items():
         if found.num_cut_texts:
-            lost = f", and {found.num_cut_captions:,} of them lost words of their caption" * bool(
-                found.num_cut_captions
+            lost = (
+                f", and {found.num_cut_captions:,} of them lost words of their caption"
+                if found.num_cut_captions
+                else ""
             )
             warn(f"{found.num_cut_texts:,} texts are longer than {branch.checkpoint} reads{lost}")
 

@@ -70,14 +70,14 @@ def prediction_table(posts: pa.Table, probs: np.ndarray, bundle: Bundle) -> pa.T
     return table
 
 
-def predict(posts: str, prepared: Manifest, model: str, output: str, captions: str | None = None) -> Manifest:
+def predict(
+    posts: str, prepared: Manifest, model: str, bundle: Bundle, output: str, captions: str | None = None
+) -> Manifest:
     """Predict every post of a prepared folder into Parquet under ``output``; returns the manifest, written last.
 
-    ``captions`` is the folder of a set of their captions, for a model that reads any.
-
-    Predictions that a killed process left unfinished there are gone on with.
+    ``bundle`` is what lies at ``model``; ``captions`` is the folder of a set of their captions, for a model that reads
+    any. Predictions that a killed process left unfinished there are gone on with.
     """
-    bundle, _ = load_bundle(model)
     is_labelled = bool(prepared["labels"])
     columns = ["post_id", "text", "image", "tags", *(["targets"] if is_labelled else []), *prepared["kept"]]
     key = storage.digest([prepared["fingerprint"], bundle.fingerprint])

@@ -36,8 +36,8 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
 
 def absolute(uri: str) -> str:
-    """A URI as it is; a local path in full."""
-    return uri if "://" in uri else os.path.abspath(os.path.expanduser(uri))
+    """A remote URI as it is; a local path in full."""
+    return uri if is_remote(uri) else filesystem(uri)[1]
 
 
 def is_local(fs: fsspec.AbstractFileSystem) -> bool:
@@ -157,12 +157,12 @@ def local_copy(uri: str) -> str:
     return target
 
 
-def put_folder(local: str, uri: str) -> None:
-    """Copy the files of a local folder, but none of its subfolders, into one on any store."""
+def put_folder(local: str, uri: str, suffixes: tuple[str, ...] = ("",)) -> None:
+    """Copy the files of a local folder whose names end so, but none of its subfolders, into one on any store."""
     fs, path = filesystem(uri)
     fs.makedirs(path, exist_ok=True)
     for entry in sorted(os.scandir(local), key=lambda entry: entry.name):
-        if entry.is_file():
+        if entry.is_file() and entry.name.endswith(suffixes):
             fs.put_file(entry.path, f"{path}/{entry.name}")
 
 

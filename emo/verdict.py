@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,6 @@ import pyarrow.compute as pc
 from emo import duplicates, labels, splits
 from emo.config import ALL_SPLITS, SPLITS, UserError, to_dict
 from emo.rows import Cleaning
-
-UNLABELLED = ALL_SPLITS.index("unlabelled")
 
 
 @dataclass(frozen=True)
@@ -31,14 +29,14 @@ class Verdict:
     """Shares, zeros where unlabelled, NaN where nobody could give the label: float32 (N, K)."""
     folds: np.ndarray
     """int8 (N,), -1 where a row is in none."""
-    disagreement: list[float] | None
+    disagreement: list[float] | None = None
     """For each label, how likely two annotators of a post disagree on it; None without votes."""
-    num_across: int
-    num_near: int
+    num_across: int = 0
+    num_near: int = 0
     """Posts that are kept together with others that are nearly the same."""
-    num_alike: int
+    num_alike: int = 0
     """Posts so much like so many others that they are taken for a template, and not kept together."""
-    splits_made: list[str]
+    splits_made: tuple[str, ...] = ()
 
 
 def decide(rows: pa.Table, task: Cleaning, space: tuple[str, ...] | None, seed: int, *, splitting: bool) -> Verdict:
@@ -52,11 +50,9 @@ def decide(rows: pa.Table, task: Cleaning, space: tuple[str, ...] | None, seed: 
         raise UserError(
             f"No post is left of the {len(reasons)} in --data; the first reasons: {_first_reasons(rows, reasons)}."
         )
-    votes = _Votes(rows)
+    votes, no_fold = _Votes(rows), np.full(len(reasons), -1, np.int8)
     if not task.labelled or (not splitting and not votes.is_labelled.any()):
-        codes = np.where(reasons == None, UNLABELLED, -1).astype(np.int8)  # noqa: E711
-        none = np.full(len(reasons), -1, np.int8)
-        return Verdict((), 0.5, reasons, codes, np.zeros((len(reasons), 0), np.float32), none, None, 0, 0, 0, [])
+        return Verdict((), 0.5, reasons, _unlabelled(reasons), np.zeros((len(reasons), 0), np.float32), no_fold)
     is_held = votes.is_labelled & (reasons == None)  # noqa: E711
     if not is_held.any():
         raise UserError(
@@ -65,8 +61,9 @@ def decide(rows: pa.Table, task: Cleaning, space: tuple[str, ...] | None, seed: 
         )
     if space is None:
         space = _found_space(votes, is_held, task)
-    _check_space(votes, is_held, space, task, splitting)
-    for row, name in votes.outside(space):
+    outside = votes.outside(space)
+    _check_space(outside, is_held, space, task, splitting)
+    for row, name in outside:
         if reasons[row] is None:
             reasons[row] = f"label outside the label space: {name!r}"
     is_held &= reasons == None  # noqa: E711
@@ -75,15 +72,22 @@ def decide(rows: pa.Table, task: Cleaning, space: tuple[str, ...] | None, seed: 
     targets = votes.targets(space)
     targets[_unknown(rows, votes, space, task)] = np.nan
     share = labels.positive_share(config.targets, config.label_threshold)
-    codes = np.where(reasons == None, UNLABELLED, -1).astype(np.int8)  # noqa: E711
-    folds = np.full(len(reasons), -1, np.int8)
-    held = np.flatnonzero(is_held)
-    disagreement = votes.disagreement(targets, is_held)
-    if not splitting:
-        codes[held] = ALL_SPLITS.index("test")
-        return Verdict(space, share, reasons, codes, targets, folds, disagreement, 0, 0, 0, [])
-    positives = labels.binarise(targets[held], share)
-    known = ~np.isnan(targets[held])
+    codes, disagreement = _unlabelled(reasons), votes.disagreement(targets, is_held)
+    codes[is_held] = ALL_SPLITS.index("test")
+    verdict = Verdict(space, share, reasons, codes, targets, no_fold, disagreement)
+    return _with_splits(verdict, rows, np.flatnonzero(is_held), task, seed) if splitting else verdict
+
+
+def _unlabelled(reasons: np.ndarray) -> np.ndarray:
+    """The splits (N,) of rows none of which has a label: -1 where they are rejected."""
+    return np.where(reasons == None, ALL_SPLITS.index("unlabelled"), -1).astype(np.int8)  # noqa: E711
+
+
+def _with_splits(verdict: Verdict, rows: pa.Table, held: np.ndarray, task: Cleaning, seed: int) -> Verdict:
+    """The verdict with the labelled rows, whose numbers are ``held``, dealt into splits and folds."""
+    config = task.config
+    positives = labels.binarise(verdict.targets[held], verdict.positive_share)
+    known = ~np.isnan(verdict.targets[held])
     if not (positives.any(axis=0) & (known & ~positives).any(axis=0)).any():
         raise UserError(
             f"Every labelled post of --data has the same labels at --label-threshold {config.label_threshold}; "
@@ -94,14 +98,22 @@ def decide(rows: pa.Table, task: Cleaning, space: tuple[str, ...] | None, seed: 
     groups, num_alike = splits.group_ids(part["group"], part["text_hash"], part["image_hash"], near)
     num_near = len(np.unique(np.concatenate(near)))
     given = part["given"].to_pylist()
-    shares = (config.val_share, config.test_share)
-    names = splits.make_splits(positives, given, groups, *shares, seed, votes.corpus[held])
+    corpus = part["corpus"].to_numpy()
+    names = splits.make_splits(positives, given, groups, config.val_share, config.test_share, seed, corpus)
+    codes, folds = verdict.splits.copy(), verdict.folds.copy()
     codes[held] = [ALL_SPLITS.index(name) for name in names]
     if config.folds:
         folds[held] = splits.make_folds(positives, groups, config.folds, seed)
-    made = [name for name in SPLITS[1:] if any(one == name != other for one, other in zip(names, given, strict=True))]
-    num_across = splits.count_across(names, groups)
-    return Verdict(space, share, reasons, codes, targets, folds, disagreement, num_across, num_near, num_alike, made)
+    is_made = {one for one, other in zip(names, given, strict=True) if one != other}
+    return replace(
+        verdict,
+        splits=codes,
+        folds=folds,
+        num_across=splits.count_across(names, groups),
+        num_near=num_near,
+        num_alike=num_alike,
+        splits_made=tuple(name for name in SPLITS[1:] if name in is_made),
+    )
 
 
 class _Votes:
@@ -121,7 +133,7 @@ class _Votes:
 
     def targets(self, space: Sequence[str]) -> np.ndarray:
         """Shares (N, K), zero where a label was not given."""
-        columns = self._columns(space)[self.code]
+        columns = self.columns(space)
         inside = columns >= 0
         targets = np.zeros((self.num_rows, len(space)), np.float32)
         targets[self.row[inside], columns[inside]] = self.share[inside]
@@ -129,7 +141,7 @@ class _Votes:
 
     def outside(self, space: Sequence[str]) -> list[tuple[int, str]]:
         """Row and name of each label that is not in the space; of a row, the first by alphabet comes first."""
-        entries = np.flatnonzero(self._columns(space)[self.code] < 0)
+        entries = np.flatnonzero(self.columns(space) < 0)
         return sorted((int(self.row[e]), self.names[self.code[e]]) for e in entries)
 
     def used(self, is_held: np.ndarray, corpus: int | None = None) -> list[str]:
@@ -146,10 +158,15 @@ class _Votes:
         pairs = 2 * share * (1 - share) * count / (count - 1)
         return [None if np.isnan(column).all() else float(np.nanmean(column)) for column in pairs.T]  # type: ignore[misc]
 
-    def _columns(self, space: Sequence[str]) -> np.ndarray:
-        """Of each name its place in the space, or -1."""
-        place = {name: k for k, name in enumerate(space)}
-        return np.array([place.get(name, -1) for name in self.names], dtype=np.int64)
+    def columns(self, space: Sequence[str]) -> np.ndarray:
+        """The place of each entry's label in the space, or -1."""
+        return _places(self.names, space)[self.code]
+
+
+def _places(names: Sequence[str], space: Sequence[str]) -> np.ndarray:
+    """Of each name its place in the space, or -1."""
+    place = {name: k for k, name in enumerate(space)}
+    return np.array([place.get(name, -1) for name in names], dtype=np.int64)
 
 
 def _with_duplicates(rows: pa.Table) -> np.ndarray:
@@ -191,18 +208,19 @@ def _unknown(rows: pa.Table, votes: _Votes, space: Sequence[str], task: Cleaning
             known = {task.renames.get(name, name) for name in names}
             unknown[np.ix_(of_source, [name not in known for name in space])] = True
     lists = rows["unknown"].combine_chunks()
-    place = {name: k for k, name in enumerate(space)}
-    named = [place.get(task.renames.get(name, name), -1) for name in pc.list_flatten(lists).to_pylist()]
-    row, column = pc.list_parent_indices(lists).to_numpy(), np.array(named, dtype=np.int64)
+    named = [task.renames.get(name, name) for name in pc.list_flatten(lists).to_pylist()]
+    row, column = pc.list_parent_indices(lists).to_numpy(), _places(named, space)
     unknown[row[column >= 0], column[column >= 0]] = True
-    inside = votes._columns(space)[votes.code]
+    inside = votes.columns(space)
     unknown[votes.row[inside >= 0], inside[inside >= 0]] = False  # what was given is known
     return unknown
 
 
-def _check_space(votes: _Votes, is_held: np.ndarray, space: Sequence[str], task: Cleaning, splitting: bool) -> None:
+def _check_space(
+    outside: list[tuple[int, str]], is_held: np.ndarray, space: Sequence[str], task: Cleaning, splitting: bool
+) -> None:
     """Raise the one sentence where the corpus speaks of other labels than ``space``."""
-    outside = [(row, name) for row, name in votes.outside(space) if is_held[row]]
+    outside = [(row, name) for row, name in outside if is_held[row]]
     num_lost, num_held = len({row for row, _ in outside}), int(is_held.sum())
     if num_lost > num_held / 2:
         common = ", ".join(repr(name) for name, _ in Counter(name for _, name in outside).most_common(5))
@@ -253,7 +271,7 @@ def describe(rows: pa.Table, verdict: Verdict, task: Cleaning) -> dict[str, Any]
         "splits": counts,
         "folds": [_counted(verdict.folds == fold, positives, known) for fold in range(num_folds)],
         "disagreement": verdict.disagreement,
-        "splits_made": verdict.splits_made,
+        "splits_made": list(verdict.splits_made),
         "num_duplicates_across_splits": verdict.num_across,
         "num_near_duplicates": verdict.num_near,
         "warnings": _warnings(verdict, counts),

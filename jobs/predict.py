@@ -21,11 +21,12 @@ def main(config: PredictConfig) -> None:
     """Write probabilities and labels of posts as Parquet."""
     folder = output_folder(config.output, "predictions")
     claim(folder)
-    posts = posts_to_predict(config)
-    manifest = predict(posts.folder, posts.manifest, config.model, folder, posts.text.captions)
+    bundle, _ = load_bundle(config.model)
+    posts = posts_to_predict(config, bundle)
+    manifest = predict(posts.folder, posts.manifest, config.model, bundle, folder, posts.text.captions)
     show_predictions(folder, manifest)
     if posts.manifest["labels"]:
-        show_evaluation(judge(posts.folder, posts.manifest, load_bundle(config.model)[0], folder))
+        show_evaluation(judge(posts.folder, posts.manifest, bundle, folder))
         say(f"\nEvaluation: {folder}/evaluation.html")
 
 

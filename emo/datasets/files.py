@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import json
 import zlib
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
@@ -11,10 +10,11 @@ from itertools import chain
 from typing import Any, BinaryIO
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from emo import storage
 from emo.config import UserError
+from emo.raw.lines import decoded, json_object
+from emo.raw.parquet import open_parquet
 
 Record = tuple[int, dict[str, Any] | str]
 """A line (in Parquet a row) from 1, and its values by column, or in a few words why it has none."""
@@ -78,7 +78,7 @@ class Files:
         match _kind(name):
             case "parquet":
                 with self._open(name) as file:
-                    return tuple(_parquet(file, name).schema_arrow.names)
+                    return tuple(open_parquet(file, name).schema_arrow.names)
             case "jsonl":
                 first = next(self.records(name), (0, ""))[1]
                 return tuple(first) if isinstance(first, dict) else ()
@@ -93,10 +93,10 @@ class Files:
         match _kind(name):
             case "parquet":
                 with self._open(name) as file:
-                    batches = _parquet(file, name).iter_batches(batch_size=ROWS_PER_BATCH)
+                    batches = open_parquet(file, name).iter_batches(batch_size=ROWS_PER_BATCH)
                     yield from enumerate(chain.from_iterable(batch.to_pylist() for batch in batches), 1)
             case "jsonl":
-                yield from ((number, _json(line)) for number, line in self.lines(name) if line.strip())
+                yield from ((number, json_object(line)) for number, line in self.lines(name) if line.strip())
             case _:
                 rows = self._fields(name)
                 names = columns or [each.strip() for each in next(rows, (0, None))[1] or ()]
@@ -181,25 +181,7 @@ def _kind(name: str) -> str:
 
 
 def _decoded(file: BinaryIO, name: str) -> Iterator[str]:
-    for number, line in enumerate(file):
-        if number == 0 and line.startswith((b"\xff\xfe", b"\xfe\xff")):
-            raise UserError(f"{name} is UTF-16; save it as UTF-8.")
-        yield (line.removeprefix(b"\xef\xbb\xbf") if number == 0 else line).decode("utf-8", "surrogateescape")
-
-
-def _parquet(file: BinaryIO, name: str) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(file)
-    except pa.ArrowInvalid:
-        raise UserError(f"{name} is not a whole Parquet file.") from None
-
-
-def _json(line: str) -> dict[str, Any] | str:
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        return "not valid JSON"
-    return value if isinstance(value, dict) else "not a JSON object"
+    return (decoded(line, name, is_first=number == 0) for number, line in enumerate(file))
 
 
 def _record(fields: Sequence[str] | None, columns: Sequence[str]) -> dict[str, Any] | str:

@@ -15,7 +15,6 @@ MAX_LINES = 1000
 SAMPLE = 100
 """A JSONL file's columns are those of its first records."""
 
-_BROKEN = object()
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
 
 
@@ -30,9 +29,7 @@ class _Lines:
 
     def __next__(self) -> str:
         raw = next(self.file)
-        if self.offset == 0 and raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-            raise UserError(f"{self.name} is UTF-16; save it as UTF-8.")
-        text = raw.removeprefix(b"\xef\xbb\xbf") if self.offset == 0 else raw
+        text = decoded(raw, self.name, is_first=self.offset == 0)
         self.offset += len(raw)
         self.number += 1
         if self.number - self.record > MAX_LINES:
@@ -40,7 +37,7 @@ class _Lines:
                 f"{self.name}:{self.record}: a quoted field runs on for over {MAX_LINES} lines; close its quote, "
                 "and double the quotes inside quoted fields."
             )
-        return text.decode("utf-8", "surrogateescape")
+        return text
 
 
 def plan(file: BinaryIO, name: str, kind: str, rows_per_chunk: int) -> Iterator[dict[str, Any]]:
@@ -50,7 +47,7 @@ def plan(file: BinaryIO, name: str, kind: str, rows_per_chunk: int) -> Iterator[
     if kind == "jsonl":
         head = list(islice(records, SAMPLE))
         columns = dict.fromkeys(
-            key for _, _, text in head if isinstance(value := _json(str(text)), dict) for key in value
+            key for _, _, text in head if isinstance(value := json_object(str(text)), dict) for key in value
         )
         records = chain(head, records)
     else:
@@ -106,14 +103,20 @@ def _record(content: str | list[str] | None, columns: Sequence[str]) -> Mapping[
         if len(content) != len(columns):
             return f"wrong number of fields: {len(content)} where the header has {len(columns)}"
         return dict(zip(columns, content, strict=True))
-    value = _json(content)
-    if isinstance(value, dict):
-        return value
-    return "not valid JSON" if value is _BROKEN else "not a JSON object"
+    return json_object(content)
 
 
-def _json(text: str) -> Any:
+def json_object(text: str | bytes) -> dict[str, Any] | str:
+    """The object that a JSON text holds, or why there is none."""
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError):
-        return _BROKEN
+        return "not valid JSON"
+    return value if isinstance(value, dict) else "not a JSON object"
+
+
+def decoded(line: bytes, name: str, *, is_first: bool) -> str:
+    """A line of the file ``name`` as text, without the mark of UTF-8; other bytes stay recoverable as surrogates."""
+    if is_first and line.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise UserError(f"{name} is UTF-16; save it as UTF-8.")
+    return (line.removeprefix(b"\xef\xbb\xbf") if is_first else line).decode("utf-8", "surrogateescape")

@@ -15,10 +15,7 @@ MAX_PARTS = 8
 
 def plan(file: BinaryIO, name: str, rows_per_chunk: int) -> Iterator[dict[str, Any]]:
     """The file's chunks: columns and their types, start and stop in rows, and the number of rows."""
-    try:
-        parquet = pq.ParquetFile(file)
-    except pa.ArrowInvalid:
-        raise UserError(f"{name} is not a whole Parquet file.") from None
+    parquet = open_parquet(file, name)
     schema, start = parquet.schema_arrow, 0
     shared = {"columns": tuple(schema.names), "types": dict(zip(schema.names, schema.types, strict=True))}
     for group in range(parquet.num_row_groups):
@@ -28,6 +25,14 @@ def plan(file: BinaryIO, name: str, rows_per_chunk: int) -> Iterator[dict[str, A
             stop = min(first + step, start + num_rows)
             yield shared | {"start": first, "stop": stop, "line": first + 1, "num_rows": stop - first}
         start += num_rows
+
+
+def open_parquet(file: BinaryIO, name: str) -> pq.ParquetFile:
+    """The file ``name``; a UserError where it is no Parquet, or was cut off."""
+    try:
+        return pq.ParquetFile(file)
+    except pa.ArrowInvalid:
+        raise UserError(f"{name} is not a whole Parquet file.") from None
 
 
 def records(file: BinaryIO, wanted: Collection[str], start: int, stop: int) -> Iterator[tuple[int, Mapping[str, Any]]]:

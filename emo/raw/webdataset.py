@@ -2,13 +2,13 @@
 
 import contextlib
 import io
-import json
 import tarfile
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import Any, BinaryIO
 
 from emo.config import UserError
+from emo.raw.lines import json_object
 
 BYTES_PER_CHUNK = 32 * 2**20
 SAMPLE = 100
@@ -90,10 +90,7 @@ def _record(tar: tarfile.TarFile, key: str, members: list[tarfile.TarInfo]) -> d
 
 
 def _fields(data: bytes) -> dict[str, Any]:
-    try:
-        fields = json.loads(data)
-    except (ValueError, RecursionError):
-        raise ValueError("not valid JSON") from None
-    if not isinstance(fields, dict):
-        raise ValueError("not a JSON object")
+    fields = json_object(data)
+    if isinstance(fields, str):
+        raise ValueError(fields)
     return fields
