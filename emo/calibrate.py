@@ -17,7 +17,7 @@ from emo.sweep import fixed_choices
 from emo.tables import write_table
 from emo.thresholds import candidates, choose, decide
 from emo.train import build_model, predict_probs
-from emo.trial import PARAMETERS, weights_uri
+from emo.trial import chosen, weights_uri
 from emo.watch import ranked, read_trials
 
 
@@ -74,7 +74,7 @@ def split_metrics(
 
 
 def head_config(trial: dict[str, Any], fixed: HeadConfig) -> HeadConfig:
-    return dataclasses.replace(fixed, **{name: trial[name] for name in PARAMETERS})
+    return dataclasses.replace(fixed, **chosen(trial))
 
 
 def kept_probs(run: str, trial: dict[str, Any], data: EncodedPosts, fixed: HeadConfig) -> dict[str, np.ndarray]:

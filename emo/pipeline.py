@@ -9,9 +9,10 @@ from emo.captions import caption_posts, resolve_captioner
 from emo.config import (
     PRESETS,
     CaptionChoices,
-    EmbedConfig,
+    EncodersConfig,
     PostsConfig,
     PredictConfig,
+    ReadingConfig,
     SweepConfig,
     UserError,
     from_dict,
@@ -41,7 +42,7 @@ class Posts:
     text: TextVariant
 
 
-def posts_of(config: EmbedConfig) -> Posts:
+def posts_of(config: ReadingConfig) -> Posts:
     """The prepared posts that ``--data`` stands for, captioned where a captioner is named."""
     folder, manifest = prepared_posts(config, refresh=config.refresh)
     captions = None
@@ -134,7 +135,7 @@ def embedded_corpus(cache: str, seed: int) -> str:
     return storage.join(folder, found["file"])
 
 
-def chosen_encoders(config: EmbedConfig, posts: Posts) -> list[EncoderSpec]:
+def chosen_encoders(config: EncodersConfig, posts: Posts) -> list[EncoderSpec]:
     """The encoders to try; those of a preset that ask for what this corpus lacks are left out with a word."""
     if config.encoders is not None:
         specs = [parse_encoder(name, config.revision) for name in config.encoders]
@@ -170,7 +171,7 @@ def _unfit(spec: EncoderSpec, posts: Posts) -> str | None:
 
 
 def encoded(
-    config: EmbedConfig, posts: Posts, specs: list[EncoderSpec]
+    config: EncodersConfig, posts: Posts, specs: list[EncoderSpec]
 ) -> tuple[list[EncoderSpec], dict[Branch, Features]]:
     """The encoders with their checkpoints at hand, and every branch's features."""
     if any(branch.is_tiny for spec in specs for branch in spec.branches):
@@ -186,7 +187,7 @@ def encoded(
 
 
 def encoder_data(
-    config: EmbedConfig, posts: Posts, specs: list[EncoderSpec], features: dict[Branch, Features]
+    config: EncodersConfig, posts: Posts, specs: list[EncoderSpec], features: dict[Branch, Features]
 ) -> dict[str, EncodedPosts]:
     """The labelled posts as each encoder sees them, by the encoder's name."""
     return {

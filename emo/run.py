@@ -103,7 +103,7 @@ def _by_flag(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, dict):
-            flat |= _by_flag(value, prefix if name == "prepare" else f"{prefix}{name}.")
+            flat |= _by_flag(value, prefix if name in ("prepare", "training") else f"{prefix}{name}.")
         else:
             flat[prefix + name] = value
     return flat

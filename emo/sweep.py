@@ -12,22 +12,30 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from emo import storage
-from emo.config import Budget, HeadConfig, SearchSpace, SweepConfig
+from emo.config import Budget, HeadConfig, Mode, SearchSpace, SweepConfig
 from emo.session import num_cpus
 from emo.train import TrainingData
 from emo.trial import METRIC, run_trial
 from emo.watch import Watcher
 
 
-def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
-    return {
+def distributions(space: SearchSpace, mode: Mode, num_modalities: int) -> dict[str, BaseDistribution]:
+    """What is searched: the learning rate of pretrained weights only where they are trained, and the fusion only where
+    there is something to fuse."""
+    searched: dict[str, BaseDistribution] = {
         "batch_size": CategoricalDistribution(space.batch_size),
         "lr": FloatDistribution(*space.lr, log=True),
         "dropout": FloatDistribution(*space.dropout),
         "num_layers": CategoricalDistribution(space.num_layers),
         "hidden": CategoricalDistribution(space.hidden),
         "warmup_steps": IntDistribution(*space.warmup_steps),
+        "loss": CategoricalDistribution(space.loss),
     }
+    if mode == "full":
+        searched["encoder_lr"] = FloatDistribution(*space.encoder_lr, log=True)
+    if num_modalities > 1:
+        searched["fusion"] = CategoricalDistribution(space.fusion)
+    return searched
 
 
 class StudyPerEncoder(Searcher):
@@ -38,13 +46,15 @@ class StudyPerEncoder(Searcher):
     ``budget.refine_trials`` each, in the study that they have.
     """
 
-    def __init__(self, encoders: list[str], space: SearchSpace, budget: Budget, seed: int) -> None:
+    def __init__(self, spaces: dict[str, dict[str, BaseDistribution]], budget: Budget, seed: int) -> None:
+        """``spaces`` has what is searched for each encoder."""
         super().__init__(metric=METRIC, mode="max")
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.studies = {
-            name: OptunaSearch(space=distributions(space), metric=METRIC, mode="max", seed=seed + i)
-            for i, name in enumerate(encoders)
+            name: OptunaSearch(space=space, metric=METRIC, mode="max", seed=seed + i)
+            for i, (name, space) in enumerate(spaces.items())
         }
+        encoders = list(spaces)
         self.budget = budget
         self.given = dict.fromkeys(encoders, 0)
         self.best = dict.fromkeys(encoders, float("-inf"))
@@ -92,7 +102,13 @@ class StudyPerEncoder(Searcher):
 
 def fixed_choices(config: SweepConfig) -> HeadConfig:
     """What no trial of a sweep chooses."""
-    return HeadConfig(mode=config.mode, max_epochs=config.budget.max_epochs, seed=config.seed)
+    return HeadConfig(
+        mode=config.mode,
+        max_epochs=config.budget.max_epochs,
+        patience=config.patience,
+        weight_decay=config.weight_decay,
+        seed=config.seed,
+    )
 
 
 def sweep(run: str, config: SweepConfig, data: dict[str, TrainingData]) -> None:
@@ -101,7 +117,8 @@ def sweep(run: str, config: SweepConfig, data: dict[str, TrainingData]) -> None:
     The trials end in ``trials.parquet`` and, the best of each encoder, in ``weights/``.
     """
     encoders, budget = list(data), config.budget
-    searcher = StudyPerEncoder(encoders, config.space, budget, config.seed)
+    spaces = {name: distributions(config.space, config.mode, len(each.widths)) for name, each in data.items()}
+    searcher = StudyPerEncoder(spaces, budget, config.seed)
     watcher = Watcher(run, encoders, budget.total_trials(len(encoders)), config.top)
     run_trials(run, data, fixed_choices(config), searcher, [watcher])
 

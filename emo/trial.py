@@ -24,11 +24,16 @@ PARAMETERS = tuple(field.name for field in dataclasses.fields(SearchSpace))
 def run_trial(choices: dict[str, Any], *, data: dict[str, TrainingData], fixed: HeadConfig, run: str) -> None:
     """One trial: fit a classifier on one encoder's features, keep its weights, report its val metrics."""
     torch.set_num_threads(1)
-    config = dataclasses.replace(fixed, **{name: choices[name] for name in PARAMETERS})
+    config = dataclasses.replace(fixed, **chosen(choices))
     encoder = choices["encoder"]
     result = fit(data[encoder], config)
     storage.write_bytes(weights_uri(run, tune.get_context().get_trial_id()), save(result.model.state_dict()))
     tune.report(trial_metrics(result, data[encoder]))
+
+
+def chosen(choices: dict[str, Any]) -> dict[str, Any]:
+    """What was chosen for a trial, as fields of HeadConfig."""
+    return {name: choices[name] for name in PARAMETERS if choices.get(name) is not None}
 
 
 def trial_metrics(result: Fit, data: TrainingData) -> dict[str, Any]:

@@ -26,10 +26,13 @@ SCHEMA = pa.schema(
         ("error", pa.string()),
         ("batch_size", pa.int64()),
         ("lr", pa.float64()),
+        ("encoder_lr", pa.float64()),
         ("dropout", pa.float64()),
         ("num_layers", pa.int64()),
         ("hidden", pa.int64()),
         ("warmup_steps", pa.int64()),
+        ("loss", pa.string()),
+        ("fusion", pa.string()),
         *((f"val/{name}", pa.float64()) for name in _METRICS),
         ("num_epochs", pa.int64()),
         ("best_epoch", pa.int64()),
@@ -106,7 +109,7 @@ def trial_row(trial: Trial, ended: bool = False) -> dict[str, Any]:
     return (
         dict.fromkeys(SCHEMA.names)
         | {name: result[name] for name in reported}
-        | {name: trial.config[name] for name in ("encoder", "phase", *PARAMETERS)}
+        | {name: trial.config.get(name) for name in ("encoder", "phase", *PARAMETERS)}
         | {"trial_id": trial.trial_id, "status": status, "error": _reason(trial) if status == "failed" else None}
     )
 

@@ -36,6 +36,10 @@ def finish(searcher: StudyPerEncoder, trial_id: str, value: float | None) -> Non
     searcher.on_trial_complete(trial_id=trial_id, result=result, error=value is None)
 
 
+def spaces(names: list[str]) -> dict:
+    return {name: distributions(SearchSpace(), "frozen", 2) for name in names}
+
+
 def play(searcher: StudyPerEncoder, value_of: dict[str, float | None]) -> list[tuple[str, str]]:
     """Encoder and phase of every trial, one trial at a time."""
     played = []
@@ -47,19 +51,19 @@ def play(searcher: StudyPerEncoder, value_of: dict[str, float | None]) -> list[t
 
 
 def test_encoders_take_turns_and_the_best_is_refined():
-    searcher = StudyPerEncoder(["a", "b"], SearchSpace(), BUDGET, seed=0)
+    searcher = StudyPerEncoder(spaces(["a", "b"]), BUDGET, seed=0)
     played = play(searcher, {"a": 0.1, "b": 0.9})
     assert played == [("a", "search"), ("b", "search")] * 3 + [("b", "refine")] * 2
 
 
 def test_several_encoders_are_refined_in_turn():
     budget = dataclasses.replace(BUDGET, refine_top=2)
-    played = play(StudyPerEncoder(["a", "b", "c"], SearchSpace(), budget, seed=0), {"a": 0.5, "b": 0.1, "c": 0.9})
+    played = play(StudyPerEncoder(spaces(["a", "b", "c"]), budget, seed=0), {"a": 0.5, "b": 0.1, "c": 0.9})
     assert sorted(played[9:]) == [("a", "refine")] * 2 + [("c", "refine")] * 2
 
 
 def test_refinement_waits_for_the_trials_that_still_run():
-    searcher = StudyPerEncoder(["a"], SearchSpace(), dataclasses.replace(BUDGET, trials=1), seed=0)
+    searcher = StudyPerEncoder(spaces(["a"]), dataclasses.replace(BUDGET, trials=1), seed=0)
     searcher.suggest("t0")
     assert searcher.suggest("t1") is None
     finish(searcher, "t0", 0.5)
@@ -67,7 +71,7 @@ def test_refinement_waits_for_the_trials_that_still_run():
 
 
 def test_a_failed_trial_is_spent_and_its_study_knows():
-    searcher = StudyPerEncoder(["a", "b"], SearchSpace(), BUDGET, seed=0)
+    searcher = StudyPerEncoder(spaces(["a", "b"]), BUDGET, seed=0)
     played = play(searcher, {"a": None, "b": 0.2})
     assert [name for name, _ in played].count("a") == 3
     states = [trial.state.name for trial in searcher.studies["a"]._ot_study.trials]
@@ -75,7 +79,7 @@ def test_a_failed_trial_is_spent_and_its_study_knows():
 
 
 def test_every_encoder_has_a_study_of_its_own():
-    searcher = StudyPerEncoder(["a", "b"], SearchSpace(), dataclasses.replace(BUDGET, refine_trials=0), seed=0)
+    searcher = StudyPerEncoder(spaces(["a", "b"]), dataclasses.replace(BUDGET, refine_trials=0), seed=0)
     play(searcher, {"a": 0.1, "b": 0.9})
     assert {name: [t.value for t in s._ot_study.trials] for name, s in searcher.studies.items()} == {
         "a": [0.1] * 3,
@@ -84,20 +88,21 @@ def test_every_encoder_has_a_study_of_its_own():
 
 
 def test_a_searcher_goes_on_where_it_was_saved(tmp_path):
-    whole = StudyPerEncoder(["a", "b"], SearchSpace(), BUDGET, seed=3)
-    cut = StudyPerEncoder(["a", "b"], SearchSpace(), BUDGET, seed=3)
+    whole = StudyPerEncoder(spaces(["a", "b"]), BUDGET, seed=3)
+    cut = StudyPerEncoder(spaces(["a", "b"]), BUDGET, seed=3)
     for searcher in (whole, cut):
         for number in range(3):
             searcher.suggest(f"t{number}")
             finish(searcher, f"t{number}", 0.1 * number)
     cut.save(str(tmp_path / "state"))
-    restored = StudyPerEncoder(["a", "b"], SearchSpace(), BUDGET, seed=99)
+    restored = StudyPerEncoder(spaces(["a", "b"]), BUDGET, seed=99)
     restored.restore(str(tmp_path / "state"))
     assert restored.suggest("t3") == whole.suggest("t3")
 
 
 def test_the_space_is_the_search_spaces():
-    assert set(distributions(SearchSpace())) == set(PARAMETERS)
+    assert set(distributions(SearchSpace(), "full", 2)) == set(PARAMETERS)
+    assert set(PARAMETERS) - set(distributions(SearchSpace(), "frozen", 1)) == {"encoder_lr", "fusion"}
     lr = distributions(SearchSpace())["lr"]
     assert (lr.low, lr.high, lr.log) == (1e-5, 1e-2, True)
 
@@ -108,7 +113,7 @@ def run(tmp_path_factory, ray_session):
     folder = str(tmp_path_factory.mktemp("run"))
     broken = data(1)
     broken.train_packed[:] = np.nan
-    searcher = StudyPerEncoder(["good", "broken"], SearchSpace(), BUDGET, seed=0)
+    searcher = StudyPerEncoder(spaces(["good", "broken"]), BUDGET, seed=0)
     run_trials(
         folder,
         {"good": data(0), "broken": broken},
