@@ -17,15 +17,15 @@ from safetensors import SafetensorError
 from emo import storage
 from emo.config import UserError
 from emo.encode import actor_device, map_posts
-from emo.encoders.pretrained import (
+from emo.encoders.hub import (
     folder_digest,
     load_image_processor,
     load_model,
     load_tokenizer,
-    pixels,
     source_options,
     unreadable,
 )
+from emo.encoders.readers import pixels
 from emo.parts import gather
 from emo.posts import posts_manifest
 from emo.prepare import plain_errors

@@ -6,8 +6,14 @@ from typing import Any
 
 import tyro
 
+from emo.config import TRAINS_ENCODERS, SweepConfig
 from emo.errors import sentence
 from emo.session import silence_native_code, start_ray
+
+
+def needs_dashboard(config: Any) -> bool:
+    """Whether the job nests Ray Train in Ray Tune, which then asks the dashboard for the state of the cluster."""
+    return isinstance(config, SweepConfig) and config.mode in TRAINS_ENCODERS
 
 
 def run_job(config_type: type[Any], main: Callable[[Any], None], *, needs_ray: bool = True) -> None:
@@ -17,7 +23,7 @@ def run_job(config_type: type[Any], main: Callable[[Any], None], *, needs_ray: b
         if not config.verbose:
             silence_native_code()
         if needs_ray:
-            start_ray(verbose=config.verbose)
+            start_ray(verbose=config.verbose, dashboard=needs_dashboard(config))
         main(config)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -1,24 +1,22 @@
 """The end of a sweep: thresholds, leaderboard, model bundle, example posts, report."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from emo import storage
-from emo.bundle import Bundle, projection_shapes, save_bundle
-from emo.calibrate import calibrate, head_config
-from emo.captions import asked_for
-from emo.config import PrepareConfig, SweepConfig, UserError, from_dict
+from emo.bundle import save_bundle
+from emo.calibrate import calibrate
+from emo.config import SweepConfig, UserError
 from emo.console import say, warn
+from emo.encoded import EncodedPosts
 from emo.encoders import EncoderSpec
-from emo.features import EncodedPosts
 from emo.leaderboard import baseline_rows, best_model, encoder_row, write_examples, write_leaderboard
 from emo.pipeline import Posts
 from emo.plan import show_leaderboard
 from emo.report import write_report
 from emo.run import FINISHED, Run
-from emo.sweep import fixed_choices
-from emo.trial import weights_uri
+from emo.scores import bundle_of
 from emo.watch import ranked, read_trials
 
 
@@ -33,11 +31,17 @@ def conclude(
     specs = fruitful(run, specs)
     labels = tuple(posts.manifest["labels"])
     say(f"thresholds: calibrating the best {config.top} models of each encoder")
-    calibrated = calibrate(run.folder, config, {spec.name: data[spec.name] for spec in specs}, labels)
+    calibrated = calibrate(run.folder, config, posts, specs, data)
     say("baselines: all-positive, prior, TF-IDF with logistic regression")
     any_data = data[specs[0].name]
     rows = [encoder_row(spec, calibrated) for spec in specs] + baseline_rows(
-        posts.folder, any_data, labels, text=posts.text, num_trials=config.budget.calibration_trials, seed=config.seed
+        posts.folder,
+        any_data,
+        labels,
+        text=posts.text,
+        num_trials=config.budget.calibration_trials,
+        seed=config.seed,
+        single_label="softmax" in config.space.loss,
     )
     best = best_model(rows, calibrated)
     write_model(run, config, best, next(s for s in specs if s.name == best["encoder"]), data[best["encoder"]], posts)
@@ -65,18 +69,6 @@ def write_model(
 ) -> None:
     """The best model as a bundle under ``model/``."""
     trial = next(row for row in read_trials(run.folder) if row["trial_id"] == best["trial_id"])
-    prepared = from_dict(PrepareConfig, posts.manifest["config"])
-    captions = None if posts.text.captions is None else storage.manifest(posts.text.captions)
-    bundle = Bundle(
-        labels=tuple(posts.manifest["labels"]),
-        thresholds=np.array(best["thresholds"]),
-        head=head_config(trial, fixed_choices(config)),
-        branches=spec.branches,
-        widths=data.widths,
-        projection_shapes=projection_shapes(data.projections),
-        prepare=prepared,
-        tags=posts.text.tags,
-        captions=captions and asked_for(captions),
-        about={name: best[name] for name in ("encoder", "trial_id", "rule", "val/macro_f1", "test/macro_f1")},
-    )
-    save_bundle(run.path("model"), bundle, storage.read_bytes(weights_uri(run.folder, best["trial_id"])))
+    about = {name: best[name] for name in ("encoder", "trial_id", "rule", "val/macro_f1", "test/macro_f1")}
+    bundle = bundle_of(run.folder, config, trial, spec, data, posts)
+    save_bundle(run.path("model"), replace(bundle, thresholds=np.array(best["thresholds"]), about=about))

@@ -5,7 +5,7 @@ Apart from :mod:`emo.features` so that an actor starts without the libraries tha
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -21,7 +21,7 @@ from emo import storage
 from emo.config import UserError
 from emo.console import Progress
 from emo.encoders import Branch
-from emo.encoders.pretrained import PretrainedEncoder
+from emo.encoders.load import load_encoder
 from emo.parts import missing_parts, writing_part
 from emo.posts import data_folder
 from emo.tables import parquet_files, read_folder, stream_folder
@@ -48,6 +48,10 @@ class TextVariant:
     def key(self) -> list[str | None]:
         """What features depend on: a set of captions is named by what made it."""
         return [self.tags, self.captions and self.captions.rstrip("/").rpartition("/")[2]]
+
+    def of(self, branch: Branch) -> "TextVariant":
+        """What one branch reads."""
+        return replace(self, tags="ignore") if branch.ignores_tags else self
 
     def read_captions(self) -> dict[str, str] | None:
         """The captions by post id; None where none are read."""
@@ -86,12 +90,14 @@ def read_captions(folder: str) -> dict[str, str]:
 def encoder_inputs(
     table: pa.Table, modality: str, tags_mode: str, captions: Mapping[str, str] | None = None
 ) -> list[Any]:
-    """What a branch reads of every row (a text, image bytes, or None where the post lacks it)."""
-    return texts_of(table, tags_mode, captions) if modality == "text" else table["image"].to_pylist()
+    """What a branch reads of every row (a text, image bytes, a list of tags, or None where the post lacks it)."""
+    if modality == "text":
+        return texts_of(table, tags_mode, captions)
+    return [value or None for value in table[modality].to_pylist()]
 
 
 def input_columns(modality: str) -> list[str]:
-    return ["text", "tags"] if modality == "text" else ["image"]
+    return ["text", "tags"] if modality == "text" else [modality]
 
 
 def actor_device() -> str:
@@ -101,31 +107,42 @@ def actor_device() -> str:
 
 
 class Encode:
-    """Holds one branch and encodes batches of posts; posts without its modality fall away.
+    """Holds one branch and encodes batches of posts, by its last layer (D) or by all of its ``layers`` (L * D); posts
+    without its modality fall away.
 
-    A text branch also tells whose text it ``cut``.
+    A branch of text or tags also tells whose it ``cut``.
     """
 
-    def __init__(self, branch: Branch, text: TextVariant) -> None:
-        self.encoder = PretrainedEncoder(branch, actor_device())
-        self.tags_mode = text.tags
+    def __init__(self, branch: Branch, text: TextVariant, layers: bool = False) -> None:
+        self.encoder = load_encoder(branch, actor_device())
+        self.modality, self.layers = branch.modality, layers
+        self.tags_mode = text.of(branch).tags
         self.captions = text.read_captions() if branch.modality == "text" else None
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        inputs = encoder_inputs(batch, self.encoder.modality, self.tags_mode, self.captions)
+        inputs = encoder_inputs(batch, self.modality, self.tags_mode, self.captions)
         rows = [i for i, value in enumerate(inputs) if value is not None]
         values = [inputs[i] for i in rows]
-        features = self.encoder.encode(values) if rows else np.empty((0, self.encoder.width), np.float32)
+        features = self.encoder.encode(values, layers=self.layers) if rows else self._none()
         column = pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), features.shape[1])
         made = pa.table({"post_id": batch["post_id"].take(pa.array(rows, pa.int64())), "features": column})
-        if self.encoder.modality == "text":
-            made = made.append_column("cut", pa.array(self.encoder.is_cut(values), pa.bool_()))
+        if self.modality != "image":
+            made = made.append_column("cut", pa.array(self.encoder.reader.is_cut(values), pa.bool_()))
         return made
+
+    def _none(self) -> np.ndarray:
+        """Features of no post."""
+        tower = self.encoder.tower
+        return (
+            np.empty((0, tower.width * tower.num_layers), np.float16)
+            if self.layers
+            else np.empty((0, tower.width), np.float32)
+        )
 
 
 def count_cut(data: str, captions: Mapping[str, str] | None = None) -> dict[str, int]:
-    """How many texts of a text branch's features were cut, and how many of these lost words of their caption, which
-    comes last; for the features' manifest."""
+    """How many texts, or lists of tags, were cut for a branch's features, and how many texts of these lost words of
+    their caption, which comes last; for the features' manifest."""
     cut = [post_id for batch in stream_folder(data, ["post_id", "cut"]) for post_id in _cut_ids(batch)]
     counts = {"num_cut_texts": len(cut)}
     return counts if captions is None else counts | {"num_cut_captions": sum(each in captions for each in cut)}

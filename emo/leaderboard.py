@@ -11,11 +11,11 @@ import pyarrow.compute as pc
 from emo import baselines, storage
 from emo.calibrate import split_metrics
 from emo.encode import TextVariant, texts_of
+from emo.encoded import EncodedPosts
 from emo.encoders import EncoderSpec
-from emo.features import EncodedPosts
 from emo.posts import read_posts
 from emo.tables import read_table, write_table
-from emo.thresholds import candidates, choose, decide
+from emo.thresholds import RULES, candidates, choose, decide
 
 NUM_EXAMPLES = 12
 
@@ -28,7 +28,7 @@ def encoder_row(spec: EncoderSpec, rows: list[dict[str, Any]]) -> dict[str, Any]
         f"test/{rule}_macro_f1": _mean(
             [r["test/macro_f1"] for r in rows if r["encoder"] == spec.name and r["rule"] == rule]
         )
-        for rule in ("fixed", "optuna", "exact")
+        for rule in RULES
     }
     return {
         "name": spec.name,
@@ -42,17 +42,26 @@ def encoder_row(spec: EncoderSpec, rows: list[dict[str, Any]]) -> dict[str, Any]
 
 
 def baseline_rows(
-    posts: str, data: EncodedPosts, labels: tuple[str, ...], *, text: TextVariant, num_trials: int, seed: int
+    posts: str,
+    data: EncodedPosts,
+    labels: tuple[str, ...],
+    *,
+    text: TextVariant,
+    num_trials: int,
+    seed: int,
+    single_label: bool = False,
 ) -> list[dict[str, Any]]:
     """All-positive, prior and, where there is text, TF-IDF with logistic regression."""
-    decisions = {"all-positive": baselines.all_positive(data.targets), "prior": baselines.prior(data.targets)}
+    prior = baselines.most_frequent if single_label else baselines.prior
+    decisions = {"all-positive": baselines.all_positive(data.targets), "prior": prior(data.targets)}
     halves = np.full(len(labels), 0.5)
     rows = [_baseline(name, "–", split_metrics(data.targets, made, halves, labels)) for name, made in decisions.items()]
     texts = split_texts(posts, data, text)
     if (probs := baselines.tfidf_probs(texts, data.targets["train"], seed)) is not None:
         train, val = ((data.targets[split], probs[split]) for split in ("train", "val"))
-        thresholds = candidates(train, val, num_trials, seed)
-        metrics = split_metrics(data.targets, probs, thresholds[choose(thresholds, val)], labels)
+        thresholds = candidates(train, val, num_trials, seed, single_label)
+        chosen = thresholds[choose(thresholds, val, single_label)]
+        metrics = split_metrics(data.targets, probs, chosen, labels, single_label)
         rows.append(_baseline("tf-idf + logistic regression", "text", metrics))
     return rows
 
@@ -66,12 +75,12 @@ def split_texts(posts: str, data: EncodedPosts, text: TextVariant) -> dict[str, 
 
 def _baseline(name: str, modalities: str, metrics: dict[str, float]) -> dict[str, Any]:
     kept = {key: value for key, value in metrics.items() if not key.startswith("train/")}
-    rest = dict.fromkeys(["test/macro_f1_sd", *(f"test/{rule}_macro_f1" for rule in ("fixed", "optuna", "exact"))])
+    rest = dict.fromkeys(["test/macro_f1_sd", *(f"test/{rule}_macro_f1" for rule in RULES)])
     return {"name": name, "kind": "baseline", "modalities": modalities, "num_models": 1, **kept, **rest}
 
 
-def _mean(values: list[float]) -> float:
-    return float(np.mean(values))
+def _mean(values: list[float]) -> float | None:
+    return float(np.mean(values)) if values else None
 
 
 def best_model(rows: list[dict[str, Any]], calibrated: list[dict[str, Any]]) -> dict[str, Any]:
@@ -112,7 +121,7 @@ def write_examples(run: str, posts: str, best: dict[str, Any], labels: tuple[str
     table = read_table(uri)
     rows = table.filter(pc.equal(table["split"], "test")).to_pylist()
     for row in rows:
-        predicted = decide(np.array(row["probs"]), np.array(best["thresholds"]))
+        predicted = decide(np.array(row["probs"]), np.array(best["thresholds"]), best["single_label"])
         row["predicted"] = _names(predicted, labels)
         row["gold"] = _names(np.array(row["targets"]) > 0, labels)
         known = np.array(row["targets"]) >= 0

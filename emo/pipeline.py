@@ -4,12 +4,17 @@ import inspect
 from dataclasses import dataclass, replace
 
 from emo import demo, storage
+from emo.batches import read_plan
 from emo.bundle import Bundle
 from emo.captions import caption_posts, resolve_captioner
 from emo.config import (
     PRESETS,
+    TRAINS_ENCODERS,
     CaptionChoices,
+    EmbedConfig,
     EncodersConfig,
+    HeadConfig,
+    Mode,
     PostsConfig,
     PredictConfig,
     ReadingConfig,
@@ -17,15 +22,20 @@ from emo.config import (
     UserError,
     from_dict,
 )
-from emo.console import say
+from emo.console import say, warn
 from emo.encode import TextVariant
-from emo.encoders import Branch, EncoderSpec, parse_encoder
-from emo.features import EncodedPosts, Features, embed, encoded_posts, resolve_encoders
+from emo.encoded import EncodedPosts, encoded_posts
+from emo.encoders import FAMILIES, NO_LORA, ONE_LAYER, UNTRAINED, Branch, EncoderSpec, parse_encoder
+from emo.features import Features, embed, resolve_encoders
+from emo.losses import goals_of, prevalence_of
 from emo.posts import folded, posts_manifest
 from emo.prepare import Purpose, posts_key, prepare
 from emo.raw import Source
 from emo.run import Run, stored_encoders
 from emo.sources import find_sources
+from emo.sweep import fixed_choices
+from emo.train_loop import TrainingJob
+from emo.trainer import require_room
 from emo.work import Manifest, make_set
 
 EMBEDDED = "embedded corpus"
@@ -137,15 +147,17 @@ def embedded_corpus(cache: str, seed: int) -> str:
 
 def chosen_encoders(config: EncodersConfig, posts: Posts) -> list[EncoderSpec]:
     """The encoders to try; those of a preset that ask for what this corpus lacks are left out with a word."""
+    remote_code = (config.code_revision or config.revision) if config.trust_remote_code else None
+    named = PRESETS[config.preset].encoders if config.encoders is None else config.encoders
+    specs = [parse_encoder(name, config.revision, remote_code) for name in named]
+    warn_of_code(specs)
     if config.encoders is not None:
-        specs = [parse_encoder(name, config.revision) for name in config.encoders]
         for spec in specs:
-            if reason := _unfit(spec, posts):
+            if reason := _unfit(spec, posts) or _unfit_for(spec, mode_of(config)):
                 raise UserError(f"--encoders {spec.name} {reason}.")
         if len({spec.name for spec in specs}) < len(specs):
             raise UserError("--encoders names the same encoder twice.")
         return specs
-    specs = [parse_encoder(name, config.revision) for name in PRESETS[config.preset].encoders]
     reasons = {spec.name: _unfit(spec, posts) for spec in specs}
     for name, reason in reasons.items():
         if reason:
@@ -159,28 +171,64 @@ def chosen_encoders(config: EncodersConfig, posts: Posts) -> list[EncoderSpec]:
 def _unfit(spec: EncoderSpec, posts: Posts) -> str | None:
     """Why an encoder has nothing to read in a corpus, or None."""
     counts = posts.manifest["modalities"]
-    reads_tags = posts.text.tags == "append" and counts["tags"] > 0
+    reads_tags = posts.text.tags == "append" and counts["tags"] > 0 and "tags" not in spec.modalities
     has_text = counts["text"] > 0 or reads_tags or posts.text.captions is not None
-    has = {"image": counts["image"] > 0, "text": has_text}
+    has = {"image": counts["image"] > 0, "text": has_text, "tags": counts["tags"] > 0}
     lacking = [modality for modality in spec.modalities if not has[modality]]
     if lacking:
         return f"reads {' and '.join(spec.modalities)}, and no post here has {' or '.join(lacking)}"
-    if any(branch.is_tiny and branch.family != "bert" for branch in spec.branches) and not all(has.values()):
+    learns_pairs = any(branch.is_built and len(FAMILIES[branch.family]) > 1 for branch in spec.branches)
+    if learns_pairs and not (has["text"] and has["image"]):
         return "learns from posts with text and image, and this corpus has none"
     return None
+
+
+def mode_of(config: EncodersConfig) -> Mode:
+    """What the encoders are wanted for."""
+    if isinstance(config, SweepConfig):
+        return config.mode
+    return "layer-mix" if isinstance(config, EmbedConfig) and config.layers else "frozen"
+
+
+def _unfit_for(spec: EncoderSpec, mode: Mode) -> str | None:
+    """Why an encoder cannot be trained in a mode, or None."""
+    families = [branch.family for branch in spec.branches]
+    untrained = [family for family in families if family in UNTRAINED]
+    if untrained and mode in ("frozen", "partial", "layer-mix"):
+        return f"learns {' and '.join(untrained)} from scratch, so that nothing can be kept frozen; use --mode full"
+    if mode == "layer-mix" and (single := [family for family in families if family in ONE_LAYER]):
+        return f"has no layers of {' and '.join(single)} to weigh; use --mode frozen or partial"
+    if mode == "lora" and all(family in NO_LORA for family in families):
+        return "has no layers that take adapters; use --mode full"
+    return None
+
+
+def warn_of_code(specs: list[EncoderSpec]) -> None:
+    """Say whose code will run."""
+    for branch in {b.checkpoint: b for spec in specs for b in spec.branches if b.remote_code is not None}.values():
+        warn(f"the Python code of {branch.checkpoint} will run with your rights, at revision {branch.remote_code}")
 
 
 def encoded(
     config: EncodersConfig, posts: Posts, specs: list[EncoderSpec]
 ) -> tuple[list[EncoderSpec], dict[Branch, Features]]:
-    """The encoders with their checkpoints at hand, and every branch's features."""
-    if any(branch.is_tiny for spec in specs for branch in spec.branches):
-        say("encoders: building the tiny checkpoints from this corpus, or finding them built")
+    """The encoders with their checkpoints at hand, and every branch's features, where it stays as it is."""
+    if any(branch.is_built for spec in specs for branch in spec.branches):
+        say("encoders: building what learns from this corpus, or finding it built")
     specs = resolve_encoders(specs, posts.folder, config.cache, text=posts.text, seed=config.seed, fold=config.fold)
-    features = {}
+    features: dict[Branch, Features] = {}
+    if mode_of(config) in TRAINS_ENCODERS:
+        return specs, features
     for branch in dict.fromkeys(branch for spec in specs for branch in spec.branches):
         names = "/".join(spec.name for spec in specs if branch in spec.branches)
-        features[branch] = embed(posts.folder, branch, config.cache, text=posts.text, refresh=config.refresh)
+        features[branch] = embed(
+            posts.folder,
+            branch,
+            config.cache,
+            text=posts.text,
+            layers=mode_of(config) == "layer-mix",
+            refresh=config.refresh,
+        )
         how = "reused from" if features[branch].reused else "written to"
         say(f"features: {branch.modality} of {names} {how} {features[branch].folder}")
     return specs, features
@@ -191,7 +239,37 @@ def encoder_data(
 ) -> dict[str, EncodedPosts]:
     """The labelled posts as each encoder sees them, by the encoder's name."""
     return {
-        spec.name: encoded_posts(posts.folder, [features[branch] for branch in spec.branches], config.fold)
+        spec.name: encoded_posts(posts.folder, [features[b] for b in spec.branches if b in features], config.fold)
+        for spec in specs
+    }
+
+
+def training_jobs(
+    config: SweepConfig,
+    posts: Posts,
+    specs: list[EncoderSpec],
+    data: dict[str, EncodedPosts],
+    head: HeadConfig | None = None,
+) -> dict[str, TrainingJob]:
+    """What Ray Train workers are told about each encoder; none where the encoders stay as they are."""
+    if config.mode not in TRAINS_ENCODERS:
+        return {}
+    require_room(config.training)
+    train, val = (read_plan(posts.folder, split, config.fold) for split in ("train", "val"))
+    any_data = data[specs[0].name].for_training()
+    goals = goals_of(any_data.train_targets, any_data.train_shares, any_data.trains_on, "bce")
+    return {
+        spec.name: TrainingJob(
+            train=train,
+            val=val,
+            branches=spec.branches,
+            text=posts.text,
+            prevalence=tuple(prevalence_of(goals).tolist()),
+            label_threshold=posts.manifest["label_threshold"],
+            trains_on=posts.manifest["targets"],
+            head=head or fixed_choices(config),
+            training=config.training,
+        )
         for spec in specs
     }
 

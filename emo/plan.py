@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from emo.config import ALL_SPLITS, SPLITS, SweepConfig
+from emo.config import ALL_SPLITS, SPLITS, TRAINS_ENCODERS, SweepConfig, TrainConfig
 from emo.console import duration, figure, say, show_facts, show_table, warn
 from emo.datasets import list_corpora
 from emo.encoders import Branch, EncoderSpec
 from emo.features import Features
-from emo.session import num_cpus
+from emo.session import has_gpus, num_cpus
 
 
 def show_posts(manifest: dict[str, Any]) -> None:
@@ -74,6 +74,21 @@ def show_plan(config: SweepConfig, specs: list[EncoderSpec]) -> None:
             ("output", str(config.output)),
         ],
     )
+
+
+def show_training(config: TrainConfig, output: str) -> None:
+    head, training = config.head, config.training
+    facts = [
+        ("encoder", config.encoder),
+        ("mode", head.mode),
+        ("classifier", f"{head.num_layers} layers, hidden {head.hidden}, dropout {head.dropout:g}, {head.fusion}"),
+        ("loss", head.loss),
+        ("steps", f"{head.batch_size} posts each, learning rate {head.lr:g}, at most {head.max_epochs} epochs"),
+    ]
+    if head.mode in TRAINS_ENCODERS:
+        workers = " to ".join(map(str, training.num_workers))
+        facts.append(("workers", f"{workers}, each with {'a GPU' if has_gpus() else 'cores only'}"))
+    show_facts("Plan", [*facts, ("output", output)])
 
 
 def show_leaderboard(rows: list[dict[str, Any]]) -> None:

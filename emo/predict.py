@@ -9,10 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from emo import storage
-from emo.bundle import Bundle, load_bundle
+from emo.bundle import Bundle, load_model
 from emo.encode import TextVariant, actor_device, encoder_inputs, map_posts
-from emo.encoders.pretrained import PretrainedEncoder
+from emo.encoders.base import Encoder
 from emo.evaluation import evaluate, worst_mistakes, write_evaluation
+from emo.models import FeatureSpec
 from emo.parts import gather
 from emo.posts import read_posts
 from emo.prepare import plain_errors
@@ -28,11 +29,9 @@ DATA = "predictions"
 class Predict:
     """Turns batches of prepared posts into probs and labels."""
 
-    def __init__(self, model: str, text: TextVariant) -> None:
-        device = actor_device()
-        self.bundle, self.model = load_bundle(model)
-        self.captions = text.read_captions()
-        self.encoders = [PretrainedEncoder(branch, device) for branch in self.bundle.branches]
+    def __init__(self, bundle: Bundle, text: TextVariant) -> None:
+        self.bundle, self.captions = bundle, text.read_captions()
+        self.encoders, self.model = load_model(bundle, actor_device())
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         packed = pack_batch(batch, self.encoders, self.bundle, self.captions)
@@ -40,16 +39,18 @@ class Predict:
 
 
 def pack_batch(
-    batch: pa.Table, encoders: list[PretrainedEncoder], bundle: Bundle, captions: Mapping[str, str] | None = None
+    batch: pa.Table, encoders: list[Encoder], bundle: Bundle, captions: Mapping[str, str] | None = None
 ) -> np.ndarray:
-    """Packed features (B, sum of widths + M) of prepared posts, zero where a post lacks a modality."""
+    """Packed features (B, sum of L * D + M) of prepared posts, zero where a post lacks a modality."""
     columns, present = [], np.zeros((batch.num_rows, len(encoders)), np.float32)
     for m, encoder in enumerate(encoders):
-        inputs = encoder_inputs(batch, encoder.modality, bundle.tags, captions)
+        modality, tags_mode = encoder.branch.modality, TextVariant(bundle.tags).of(encoder.branch).tags
+        inputs = encoder_inputs(batch, modality, tags_mode, captions)
         rows = [i for i, value in enumerate(inputs) if value is not None]
-        features = np.zeros((batch.num_rows, bundle.widths[encoder.modality]), np.float32)
+        spec = bundle.specs.get(modality) or FeatureSpec(encoder.tower.width)
+        features = np.zeros((batch.num_rows, spec.num_layers * spec.width), np.float32)
         if rows:
-            features[rows] = encoder.encode([inputs[i] for i in rows])
+            features[rows] = encoder.encode([inputs[i] for i in rows], layers=spec.num_layers > 1)
             present[rows, m] = 1
         columns.append(features)
     return np.concatenate([*columns, present], axis=1)
@@ -59,7 +60,8 @@ def prediction_table(posts: pa.Table, probs: np.ndarray, bundle: Bundle) -> pa.T
     """``post_id``, ``labels`` (the names that reach their thresholds) and ``prob/<label>`` for each label; then the
     posts' targets, where they have any, and the columns that they kept."""
     names = np.array(bundle.labels)
-    labels = [names[row].tolist() for row in decide(probs, bundle.thresholds)]
+    decided = decide(probs, bundle.thresholds, single_label=bundle.head.loss == "softmax")
+    labels = [names[row].tolist() for row in decided]
     table = pa.table({"post_id": posts["post_id"], "labels": pa.array(labels, pa.list_(pa.string()))})
     for k, name in enumerate(bundle.labels):
         table = table.append_column(f"prob/{name}", pa.array(probs[:, k]))
@@ -84,7 +86,7 @@ def predict(
 
     def make(work: str) -> Manifest:
         parts = storage.join(work, "parts")
-        arguments = (model, TextVariant(bundle.tags, captions))
+        arguments = (bundle, TextVariant(bundle.tags, captions))
         rate = map_posts(posts, parts, "posts read", Predict, arguments, columns, prepared["num_posts"])
         gather(parts, storage.join(output, DATA))
         return {

@@ -64,9 +64,9 @@ def claim(folder: str, hint: str = "") -> None:
         raise UserError(f"--output {folder} cannot be written: {error.strerror or error}.") from error
 
 
-def open_run(config: SweepConfig) -> tuple[Run, SweepConfig]:
+def open_run(config: SweepConfig, name: str = "sweep") -> tuple[Run, SweepConfig]:
     """The run that a sweep writes into, new or gone on with, and the choices that hold for it."""
-    folder = output_folder(config.output, "sweep")
+    folder = output_folder(config.output, name)
     if not config.resume:
         claim(folder, hint=", or go on with the run there by --resume")
         return Run(folder), replace(config, output=folder)
@@ -160,7 +160,7 @@ def describe_encoder(spec: EncoderSpec, widths: dict[Branch, int]) -> dict[str, 
     """An encoder as ``config.json`` names it: each branch with its revision and feature width."""
     by_modality: dict[str, Any] = dict.fromkeys(MODALITIES)
     for branch in spec.branches:
-        by_modality[branch.modality] = asdict(branch) | {"width": widths[branch]}
+        by_modality[branch.modality] = asdict(branch) | {"width": widths.get(branch)}
     return {"name": spec.name, **by_modality}
 
 

@@ -40,8 +40,11 @@ def silence_native_code() -> None:
         os.dup2(nowhere.fileno(), 2)
 
 
-def start_ray(*, verbose: bool = False) -> None:
-    """Join the cluster named by RAY_ADDRESS, as inside a submitted job, or start Ray here, on loopback only."""
+def start_ray(*, verbose: bool = False, dashboard: bool = False) -> None:
+    """Join the cluster named by RAY_ADDRESS, as inside a submitted job, or start Ray here, on loopback only.
+
+    Ray's dashboard holds the state of the cluster, which Ray Train asks for when Tune stops a training.
+    """
     import ray
 
     if ray.is_initialized():
@@ -49,7 +52,7 @@ def start_ray(*, verbose: bool = False) -> None:
     address = os.environ.get("RAY_ADDRESS", "local")
     ray.init(
         address=address,
-        include_dashboard=False if address == "local" else None,
+        include_dashboard=dashboard if address == "local" else None,
         runtime_env={} if verbose else {"env_vars": QUIET},
         log_to_driver=verbose,
         logging_level=logging.INFO if verbose else logging.ERROR,
@@ -67,6 +70,12 @@ def silence_data(verbose: bool) -> None:
     if not verbose:
         for name in ("ray.data", "ray.tune", "ray.train", "ray.air"):
             logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def has_gpus() -> bool:
+    import ray
+
+    return ray.cluster_resources().get("GPU", 0) >= 1
 
 
 def num_cpus() -> int:

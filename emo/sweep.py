@@ -7,15 +7,19 @@ from typing import Any
 import optuna
 import ray.cloudpickle as pickle
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState
 from ray import tune
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from emo import storage
-from emo.config import Budget, HeadConfig, Mode, SearchSpace, SweepConfig
+from emo.config import Budget, HeadConfig, Mode, SearchSpace, SweepConfig, TrainingConfig
+from emo.pruning import PruneEachEncoder
 from emo.session import num_cpus
 from emo.train import TrainingData
-from emo.trial import METRIC, run_trial
+from emo.train_loop import TrainingJob
+from emo.trainer import num_that_fit, run_trainer_trial
+from emo.trial import COMPLETE, METRIC, run_trial
 from emo.watch import Watcher
 
 
@@ -83,11 +87,16 @@ class StudyPerEncoder(Searcher):
         return min(open_names, key=lambda name: self.given[name], default=None)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """A trial reports once, at its end."""
+        self.studies[self.running[trial_id]].on_trial_result(trial_id, result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         name = self.running.pop(trial_id)
-        self.studies[name].on_trial_complete(trial_id=trial_id, result=result, error=error)
+        study = self.studies[name]
+        if result and not error and not result.get(COMPLETE):
+            # OptunaSearch would call it complete, with a value that its last epochs never had a chance to mend
+            study._ot_study.tell(study._ot_trials[trial_id], state=TrialState.PRUNED)  # type: ignore[attr-defined]
+            return
+        study.on_trial_complete(trial_id=trial_id, result=result, error=error)
         if result and METRIC in result:
             self.best[name] = max(self.best[name], result[METRIC])
 
@@ -111,16 +120,22 @@ def fixed_choices(config: SweepConfig) -> HeadConfig:
     )
 
 
-def sweep(run: str, config: SweepConfig, data: dict[str, TrainingData]) -> None:
+def sweep(run: str, config: SweepConfig, data: dict[str, TrainingData], jobs: dict[str, TrainingJob]) -> None:
     """Run every trial that the sweep owes, or those that a former process left undone in the same run folder.
+
+    An encoder has ``data``, its cached features, or, where it is trained itself, a job for its workers.
 
     The trials end in ``trials.parquet`` and, the best of each encoder, in ``weights/``.
     """
-    encoders, budget = list(data), config.budget
-    spaces = {name: distributions(config.space, config.mode, len(each.widths)) for name, each in data.items()}
+    tried: dict[str, Any] = {**data, **jobs}
+    encoders, budget, fixed = list(tried), config.budget, fixed_choices(config)
+    spaces = {name: distributions(config.space, config.mode, each.num_modalities) for name, each in tried.items()}
     searcher = StudyPerEncoder(spaces, budget, config.seed)
     watcher = Watcher(run, encoders, budget.total_trials(len(encoders)), config.top)
-    run_trials(run, data, fixed_choices(config), searcher, [watcher])
+    if jobs:
+        run_trainings(run, jobs, fixed, searcher, config.training, [watcher])
+    else:
+        run_trials(run, data, fixed, searcher, [watcher])
 
 
 def run_trials(
@@ -130,14 +145,41 @@ def run_trials(
     searcher: Searcher,
     callbacks: Sequence[tune.Callback] = (),
 ) -> tune.ResultGrid:
+    """One Tune experiment over classifiers on cached features, each of which takes a core."""
+    trainable = tune.with_parameters(run_trial, data=data, fixed=fixed, run=run)
+    trainable = tune.with_resources(trainable, tune.PlacementGroupFactory([{"CPU": 1}]))
+    return run_experiment(run, trainable, searcher, num_cpus(), callbacks)
+
+
+def run_trainings(
+    run: str,
+    jobs: dict[str, TrainingJob],
+    fixed: HeadConfig,
+    searcher: Searcher,
+    training: TrainingConfig,
+    callbacks: Sequence[tune.Callback] = (),
+) -> tune.ResultGrid:
+    """One Tune experiment over trainings of encoders, each a TorchTrainer with workers of its own; weak ones are
+    stopped early."""
+    trainable = tune.with_parameters(run_trainer_trial, jobs=jobs, fixed=fixed, run=run)
+    # what waits for the trainer takes nothing that its workers, or the next trial's, could then wait for in vain
+    trainable = tune.with_resources(trainable, tune.PlacementGroupFactory([{"memory": 1}]))
+    pruner = PruneEachEncoder(run, list(jobs), fixed.max_epochs)
+    return run_experiment(run, trainable, searcher, num_that_fit(training), callbacks, pruner)
+
+
+def run_experiment(
+    run: str,
+    trainable: Any,
+    searcher: Searcher,
+    at_once: int,
+    callbacks: Sequence[tune.Callback],
+    scheduler: tune.schedulers.TrialScheduler | None = None,
+) -> tune.ResultGrid:
     """One Tune experiment in the run's folder, over as many trials as ``searcher`` suggests."""
-    workers = num_cpus()
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # one Parquet file says it all
     # with a searcher Tune would keep one pending trial, and an autoscaler sees pending trials only
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers)
-    trainable = tune.with_resources(
-        tune.with_parameters(run_trial, data=data, fixed=fixed, run=run), tune.PlacementGroupFactory([{"CPU": 1}])
-    )
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(at_once)
     experiment = storage.join(storage.absolute(run), "tune")
     if tune.Tuner.can_restore(experiment):
         return tune.Tuner.restore(experiment, trainable=trainable, resume_unfinished=True).fit()
@@ -148,8 +190,10 @@ def run_trials(
             metric=METRIC,
             mode="max",
             num_samples=-1,
-            max_concurrent_trials=workers,
-            reuse_actors=True,  # a new actor would import torch anew, which takes longer than a trial
+            max_concurrent_trials=at_once,
+            scheduler=scheduler,
+            # a new actor would import torch anew, which takes longer than a trial; a trainer has processes of its own
+            reuse_actors=scheduler is None,
         ),
         run_config=tune.RunConfig(
             name="tune", storage_path=storage.absolute(run), callbacks=list(callbacks), verbose=0

@@ -8,12 +8,21 @@ from emo.metrics import macro_f1
 NEVER = 2.0
 """A threshold that no probability reaches, for a label that is better never predicted."""
 
+LEAST = 1e-9
+"""What counts as a threshold of zero where probs are divided by them."""
+
 RULES = ("fixed", "optuna", "exact")
 
 
-def decide(probs: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """Predicted labels (N, K), boolean."""
-    return probs >= thresholds
+def decide(probs: np.ndarray, thresholds: np.ndarray, single_label: bool = False) -> np.ndarray:
+    """Predicted labels (..., K), boolean: those whose probs reach their thresholds.
+
+    With ``single_label`` it is the one whose prob is the most times its threshold: the likeliest, if these are equal.
+    """
+    if not single_label:
+        return probs >= thresholds
+    times = probs / np.maximum(thresholds, LEAST)
+    return times.argmax(axis=-1)[..., None] == np.arange(probs.shape[-1])
 
 
 def fixed(num_labels: int) -> np.ndarray:
@@ -43,8 +52,18 @@ def exact(targets: np.ndarray, probs: np.ndarray) -> np.ndarray:
     return np.where(targets.any(axis=0), middle, NEVER)
 
 
+def decide_by_train(train: tuple[np.ndarray, np.ndarray], probs: np.ndarray, single_label: bool = False) -> np.ndarray:
+    """Predicted labels (N, K) with the thresholds that are exact on train (targets, probs), a matter of milliseconds;
+    with ``single_label``, the most likely label."""
+    return decide(probs, fixed(probs.shape[1]) if single_label else exact(*train), single_label)
+
+
 def search(
-    train: tuple[np.ndarray, np.ndarray], val: tuple[np.ndarray, np.ndarray], num_trials: int, seed: int
+    train: tuple[np.ndarray, np.ndarray],
+    val: tuple[np.ndarray, np.ndarray],
+    num_trials: int,
+    seed: int,
+    single_label: bool = False,
 ) -> np.ndarray:
     """Thresholds (K,) of an Optuna sweep on train, selected on val (Passaro et al., section 3).
 
@@ -59,8 +78,8 @@ def search(
 
     def objective(trial: optuna.Trial) -> float:
         thresholds = np.array([trial.suggest_float(name, 0.0, 1.0) for name in names])
-        value = macro_f1(targets, decide(probs, thresholds))
-        tried.append((macro_f1(val_targets, decide(val_probs, thresholds)), value, thresholds))
+        value = macro_f1(targets, decide(probs, thresholds, single_label))
+        tried.append((macro_f1(val_targets, decide(val_probs, thresholds, single_label)), value, thresholds))
         return value
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -72,17 +91,18 @@ def search(
 
 
 def candidates(
-    train: tuple[np.ndarray, np.ndarray], val: tuple[np.ndarray, np.ndarray], num_trials: int, seed: int
+    train: tuple[np.ndarray, np.ndarray],
+    val: tuple[np.ndarray, np.ndarray],
+    num_trials: int,
+    seed: int,
+    single_label: bool = False,
 ) -> dict[str, np.ndarray]:
-    """The thresholds (K,) of every rule."""
-    return {
-        "fixed": fixed(train[1].shape[1]),
-        "optuna": search(train, val, num_trials, seed),
-        "exact": exact(*train),
-    }
+    """The thresholds (K,) of every rule; with ``single_label`` there are no exact ones, for no label is alone."""
+    found = {"fixed": fixed(train[1].shape[1]), "optuna": search(train, val, num_trials, seed, single_label)}
+    return found if single_label else found | {"exact": exact(*train)}
 
 
-def choose(thresholds: dict[str, np.ndarray], val: tuple[np.ndarray, np.ndarray]) -> str:
+def choose(thresholds: dict[str, np.ndarray], val: tuple[np.ndarray, np.ndarray], single_label: bool = False) -> str:
     """The rule whose thresholds have the highest macro F1 on val; the earlier where several tie."""
     targets, probs = val
-    return max(thresholds, key=lambda rule: macro_f1(targets, decide(probs, thresholds[rule])))
+    return max(thresholds, key=lambda rule: macro_f1(targets, decide(probs, thresholds[rule], single_label)))

@@ -2,20 +2,35 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
 
-from emo.config import HeadConfig
+from emo.config import HeadConfig, Targets
+from emo.losses import LossOf, goals_of, make_loss, prevalence_of
 from emo.metrics import macro_f1
-from emo.models import FusionClassifier, Projection, start_at_prevalence
-from emo.thresholds import decide, exact
+from emo.models import FeatureSpec, FusionClassifier, start_at_prevalence
+from emo.thresholds import decide_by_train
 
-Batch = tuple[Tensor, Tensor]
-"""Inputs (B, D) and targets (B, K)."""
+Context = Callable[[], AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """What is held in memory at once; a step takes one of them, or adds up the gradients of several."""
+
+    inputs: Any
+    """Of B posts, as the forward pass takes them."""
+    targets: Tensor
+    """What the loss aims at (B, K), float, NaN where unknown."""
+    scale: float
+    """How much each post's loss counts: 1 by the number of posts of the step, so that a step's loss is their mean; 0
+    for what only stands in where a worker has no post."""
+    ends_step: bool = True
 
 
 @dataclass(frozen=True)
@@ -28,14 +43,17 @@ class TrainingData:
     """(N, K): boolean, or int8 with -1 where nobody could give the label."""
     val_packed: np.ndarray
     val_targets: np.ndarray
-    widths: dict[str, int]
-    """Feature width of each modality, in the order in which they are packed."""
-    projections: dict[str, Projection | None]
+    specs: dict[str, FeatureSpec]
+    """What the features of each modality are, in the order in which they are packed."""
     train_shares: np.ndarray | None = None
-    """What the loss aims at instead of the targets, (N, K) float32: shares of annotators, NaN where unknown."""
+    """Shares of annotators, (N, K) float32, NaN where unknown."""
     val_shares: np.ndarray | None = None
-    drawn: bool = False
-    """Whether each epoch trains on labels that are drawn anew by their shares (Barsoum et al., 2016)."""
+    trains_on: Targets = "threshold"
+    """soft aims at the shares; draw trains each epoch on labels that are drawn anew by them (Barsoum et al., 2016)."""
+
+    @property
+    def num_modalities(self) -> int:
+        return len(self.specs)
 
 
 @dataclass
@@ -48,10 +66,10 @@ class Fit:
     train_seconds: float = 0.0
 
 
-def batches(inputs: Tensor, targets: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
+def batches(inputs: Tensor, goals: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[MicroBatch]:
     """All rows once, in a new order."""
     for rows in torch.randperm(len(inputs), generator=generator).split(batch_size):
-        yield inputs[rows], targets[rows]
+        yield MicroBatch(inputs.index_select(0, rows), goals.index_select(0, rows), scale=1 / len(rows))
 
 
 def draw(shares: Tensor, generator: torch.Generator) -> Tensor:
@@ -60,36 +78,50 @@ def draw(shares: Tensor, generator: torch.Generator) -> Tensor:
     return drawn.masked_fill(shares.isnan(), torch.nan)
 
 
-def known_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """The mean binary cross-entropy over all targets that are known, not NaN."""
-    known = ~targets.isnan()
-    loss = F.binary_cross_entropy_with_logits(logits, targets.nan_to_num(), weight=known.float(), reduction="sum")
-    return loss / known.sum().clamp(min=1)
-
-
 def train_epoch(
-    forward: Callable[[Tensor], Tensor],
-    data: Iterable[Batch],
+    forward: Callable[[Any], Tensor],
+    data: Iterable[MicroBatch],
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
-    loss_of: Callable[[Tensor, Tensor], Tensor] = F.binary_cross_entropy_with_logits,
+    loss_of: LossOf,
+    *,
+    max_norm: float | None = None,
+    autocast: Context = nullcontext,
+    no_sync: Context = nullcontext,
+    add_up: Callable[[Tensor], Tensor] = lambda sums: sums,
 ) -> float:
-    """One pass over ``data``; returns the mean loss of a post. A loss that is not finite is a FloatingPointError."""
-    total, count = torch.zeros(()), 0
-    for inputs, targets in data:
-        loss = loss_of(forward(inputs), targets)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        scheduler.step()
-        total += loss.detach() * len(inputs)
-        count += len(inputs)
-    if not torch.isfinite(total):
+    """One pass over ``data``; returns the mean loss of a post.
+
+    The norm of a step's gradients is cut to ``max_norm``. The forward pass runs in ``autocast``, and micro-batches that
+    do not end their step run in ``no_sync``. ``add_up`` adds the workers' sums of losses and numbers of posts, (2,)
+    float64 on the CPU, so that all have the same mean. A loss that is not finite is a FloatingPointError, on every
+    worker.
+    """
+    total: Tensor | float = 0.0
+    count = 0
+    for batch in data:
+        with nullcontext() if batch.ends_step else no_sync():
+            with autocast():
+                logits = forward(batch.inputs)
+            losses = loss_of(logits.float(), batch.targets)
+            losses.backward(torch.full_like(losses, batch.scale))
+        total += losses.detach().sum()
+        count += len(losses) if batch.scale else 0
+        if batch.ends_step:
+            if max_norm is not None:
+                nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], max_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+            scheduler.step()
+    loss, num_posts = add_up(torch.tensor([float(total), count], dtype=torch.float64)).tolist()
+    return _finite(loss / num_posts, scheduler)
+
+
+def _finite(loss: float, scheduler: torch.optim.lr_scheduler.LRScheduler) -> float:
+    if not np.isfinite(loss):
         lr = scheduler.get_last_lr()[0]
-        raise FloatingPointError(
-            f"The loss became {total.item()} by step {scheduler.last_epoch} at learning rate {lr:.3g}."
-        )
-    return total.item() / count
+        raise FloatingPointError(f"The loss became {loss} by step {scheduler.last_epoch} at learning rate {lr:.3g}.")
+    return loss
 
 
 @torch.no_grad()
@@ -101,16 +133,14 @@ def predict_logits(forward: Callable[[Tensor], Tensor], inputs: Tensor, batch_si
 def predict_probs(model: FusionClassifier, packed: np.ndarray) -> np.ndarray:
     """Probs (N, K) of packed features (N, D)."""
     model.eval()
-    return predict_logits(model, torch.as_tensor(packed)).sigmoid().numpy()
+    return model.probs(predict_logits(model, torch.as_tensor(packed))).numpy()
 
 
-def build_model(
-    widths: dict[str, int], projections: dict[str, Projection | None], num_labels: int, config: HeadConfig
-) -> FusionClassifier:
+def build_model(specs: dict[str, FeatureSpec], num_labels: int, config: HeadConfig) -> FusionClassifier:
     """An untrained classifier; the same seed gives the same weights."""
     torch.manual_seed(config.seed)
-    model = FusionClassifier(widths, projections, num_labels, config)
-    if config.mode == "frozen":
+    model = FusionClassifier(specs, num_labels, config)
+    if config.mode in ("frozen", "lora"):
         model.projections.requires_grad_(False)
     return model
 
@@ -118,30 +148,32 @@ def build_model(
 def fit(data: TrainingData, config: HeadConfig, on_epoch: Callable[[dict[str, float]], None] | None = None) -> Fit:
     """Train a classifier until its val loss no longer falls; the best epoch's weights are returned."""
     started = time.perf_counter()
-    train_goals = _goals(data.train_targets, data.train_shares)
-    val_goals = _goals(data.val_targets, data.val_shares)
-    all_known = not (train_goals.isnan().any() or val_goals.isnan().any())
-    loss_of = F.binary_cross_entropy_with_logits if all_known else known_loss
-    model = build_model(data.widths, data.projections, train_goals.shape[1], config)
-    start_at_prevalence(model, train_goals)
+    train_goals = goals_of(data.train_targets, data.train_shares, data.trains_on, config.loss)
+    val_goals = goals_of(data.val_targets, data.val_shares, data.trains_on, config.loss)
+    is_drawn = data.trains_on == "draw" and config.loss != "soft"
+    prevalence = prevalence_of(train_goals)
+    loss_of = make_loss(config.loss, prevalence)
+    model = build_model(data.specs, train_goals.shape[1], config)
+    start_at_prevalence(model, prevalence)
     forward, train_inputs, val_inputs = _inputs(model, data, config)
     num_steps = config.max_epochs * -(-len(train_inputs) // config.batch_size)
-    optimizer, scheduler = _optimizer(model, config, num_steps)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer, scheduler = make_optimizer([(trained, config.lr)], config, num_steps)
     generator = torch.Generator().manual_seed(config.seed)
     result = Fit(model=model, best_epoch=0)
     best_loss, best_state = float("inf"), model.state_dict()
     for epoch in range(1, config.max_epochs + 1):
         model.train()
-        goals = draw(train_goals, generator) if data.drawn else train_goals
+        goals = draw(train_goals, generator) if is_drawn else train_goals
         fed = batches(train_inputs, goals, config.batch_size, generator)
         train_loss = train_epoch(forward, fed, optimizer, scheduler, loss_of)
         model.eval()
         val_logits = predict_logits(forward, val_inputs)
-        val_loss = loss_of(val_logits, val_goals).item()
-        val_macro_f1 = _macro_f1(data, predict_logits(forward, train_inputs), val_logits)
-        result.history.append(
-            {"epoch": epoch, "train_loss": train_loss, "val_loss": val_loss, "val_macro_f1": val_macro_f1}
-        )
+        val_loss = loss_of(val_logits, val_goals).mean().item()
+        train_probs, val_probs = (model.probs(x).numpy() for x in (predict_logits(forward, train_inputs), val_logits))
+        predicted = decide_by_train((data.train_targets, train_probs), val_probs, model.single_label)
+        scores = {"val_loss": val_loss, "val_macro_f1": macro_f1(data.val_targets, predicted)}
+        result.history.append({"epoch": epoch, "train_loss": train_loss, **scores})
         if on_epoch:
             on_epoch(result.history[-1])
         if val_loss < best_loss:
@@ -160,32 +192,28 @@ def _inputs(
     """What is trained, and what feeds it: with frozen projections their output is computed once, not at every epoch."""
     train, val = torch.as_tensor(data.train_packed), torch.as_tensor(data.val_packed)
     if config.mode == "frozen":
-        return model.mlp, predict_logits(model.fuse, train), predict_logits(model.fuse, val)
+        return model.classify, predict_logits(model.project, train), predict_logits(model.project, val)
     return model, train, val
 
 
-def _optimizer(
-    model: FusionClassifier, config: HeadConfig, num_steps: int
+def make_optimizer(
+    groups: list[tuple[list[nn.Parameter], float]], config: HeadConfig, num_steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """AdamW with linear warm-up and linear decay to zero. A warm-up longer than half of the training is cut to that."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+    """AdamW with linear warm-up and linear decay to zero, over parameters that each have their highest learning rate.
+
+    Of pretrained weights, which are those with ``config.encoder_lr``, biases and norms are not decayed. A warm-up
+    longer than half of the training is cut to that.
+    """
+    params: list[dict[str, Any]] = []
+    for parameters, lr in groups:
+        kept = {p for p in parameters if lr == config.encoder_lr and p.ndim < 2}
+        params.append({"params": [p for p in parameters if p not in kept], "lr": lr})
+        params.append({"params": [p for p in parameters if p in kept], "lr": lr, "weight_decay": 0.0})
+    params = [group for group in params if group["params"]]
+    optimizer = torch.optim.AdamW(params, weight_decay=config.weight_decay, fused=True)
     warmup = min(config.warmup_steps, num_steps // 2)
 
     def factor(step: int) -> float:
         return (step + 1) / (warmup + 1) if step < warmup else (num_steps - step) / max(1, num_steps - warmup)
 
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-
-
-def _goals(targets: np.ndarray, shares: np.ndarray | None) -> Tensor:
-    """What the loss aims at (N, K), float32, NaN where unknown: the shares, or else the targets."""
-    if shares is not None:
-        return torch.tensor(shares)
-    return torch.as_tensor(np.where(targets < 0, np.nan, targets).astype(np.float32))
-
-
-def _macro_f1(data: TrainingData, train_logits: Tensor, val_logits: Tensor) -> float:
-    """Macro F1 on val, with the thresholds that are exact on train."""
-    thresholds = exact(data.train_targets, train_logits.sigmoid().numpy())
-    return macro_f1(data.val_targets, decide(val_logits.sigmoid().numpy(), thresholds))

@@ -11,11 +11,14 @@ from safetensors.torch import save
 from emo import storage
 from emo.config import HeadConfig, SearchSpace
 from emo.metrics import prefixed, score
-from emo.thresholds import decide, exact
+from emo.thresholds import decide_by_train
 from emo.train import Fit, TrainingData, fit, predict_probs
 
 METRIC = "val/macro_f1"
 """What Optuna maximises."""
+
+COMPLETE = "complete"
+"""What a trial reports last, after it has kept its weights: one without it was stopped early."""
 
 PARAMETERS = tuple(field.name for field in dataclasses.fields(SearchSpace))
 """What a trial chooses; each is a field of HeadConfig."""
@@ -37,15 +40,16 @@ def chosen(choices: dict[str, Any]) -> dict[str, Any]:
 
 
 def trial_metrics(result: Fit, data: TrainingData) -> dict[str, Any]:
-    """Val metrics with the thresholds that are exact on train, and the trial's history."""
-    thresholds = exact(data.train_targets, predict_probs(result.model, data.train_packed))
-    predicted = decide(predict_probs(result.model, data.val_packed), thresholds)
+    """Val metrics of what :func:`decide_by_train` predicts, and the trial's history."""
+    train_probs, val_probs = (predict_probs(result.model, packed) for packed in (data.train_packed, data.val_packed))
+    predicted = decide_by_train((data.train_targets, train_probs), val_probs, result.model.single_label)
     return {
         **prefixed("val", score(data.val_targets, predicted)),
         "num_epochs": len(result.history),
         "best_epoch": result.best_epoch,
         "train_seconds": result.train_seconds,
         "history": json.dumps(result.history),
+        COMPLETE: True,
     }
 
 

@@ -10,7 +10,7 @@ from ray.tune.experiment import Trial
 from emo import storage
 from emo.console import TrialProgress
 from emo.tables import read_table, write_table
-from emo.trial import METRIC, PARAMETERS, weights_uri
+from emo.trial import COMPLETE, METRIC, PARAMETERS, weights_uri
 
 WRITE_SECONDS = 10.0
 """A running sweep's trials.parquet is rewritten at most this often."""
@@ -40,7 +40,7 @@ SCHEMA = pa.schema(
         ("history", pa.string()),
     ]
 )
-"""One row a trial; what a trial that failed or still runs has not reported is null."""
+"""One row a trial, whose status is done, pruned, failed or running; what it has not reported is null."""
 
 _STATUS = {Trial.TERMINATED: "done", Trial.ERROR: "failed"}
 
@@ -105,6 +105,8 @@ def trial_row(trial: Trial, ended: bool = False) -> dict[str, Any]:
     status = _STATUS.get(trial.status, "running")
     if ended and status == "running":
         status = "done" if METRIC in result else "failed"
+    if status == "done" and not result.get(COMPLETE):
+        status = "pruned" if METRIC in result else "failed"
     reported = [field.name for field in SCHEMA if field.name in result]
     return (
         dict.fromkeys(SCHEMA.names)

@@ -21,7 +21,7 @@ def main(config: PredictConfig) -> None:
     """Write probabilities and labels of posts as Parquet."""
     folder = output_folder(config.output, "predictions")
     claim(folder)
-    bundle, _ = load_bundle(config.model)
+    bundle = load_bundle(config.model, trust_remote_code=config.trust_remote_code)
     posts = posts_to_predict(config, bundle)
     manifest = predict(posts.folder, posts.manifest, config.model, bundle, folder, posts.text.captions)
     show_predictions(folder, manifest)

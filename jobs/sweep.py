@@ -14,7 +14,7 @@ from emo.cli import run_job
 from emo.conclude import conclude
 from emo.config import SweepConfig
 from emo.console import say
-from emo.pipeline import chosen_encoders, encoded, encoder_data, posts_of
+from emo.pipeline import chosen_encoders, encoded, encoder_data, posts_of, training_jobs
 from emo.plan import show_plan, show_posts, show_results, warn_of_cuts
 from emo.run import keep_plan, open_run, stored_encoders
 from emo.sweep import sweep
@@ -35,7 +35,8 @@ def main(config: SweepConfig) -> None:
     warn_of_cuts(features)
     keep_plan(run, config, posts.manifest, specs, features)
     data = encoder_data(config, posts, specs, features)
-    sweep(run.folder, config, {name: posts.for_training() for name, posts in data.items()})
+    jobs = training_jobs(config, posts, specs, data)
+    sweep(run.folder, config, {} if jobs else {name: each.for_training() for name, each in data.items()}, jobs)
     conclude(run, config, posts, specs, data)
     show_results(run.folder, time.monotonic() - started)
 

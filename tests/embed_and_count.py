@@ -14,7 +14,7 @@ import pyarrow as pa
 from emo import features
 from emo.encode import Encode, TextVariant
 from emo.encoders import Branch
-from emo.encoders.pretrained import resolve
+from emo.encoders.hub import resolve
 
 posts, checkpoint, cache, counts = sys.argv[1:]
 

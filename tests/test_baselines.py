@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.metrics import roc_auc_score
 
-from emo.baselines import all_positive, prior, tfidf_probs
+from emo.baselines import all_positive, most_frequent, prior, tfidf_probs
 from emo.metrics import label_f1
 
 TARGETS = hnp.arrays(bool, st.tuples(st.integers(1, 20), st.integers(1, 4)))
@@ -71,3 +71,10 @@ def test_tfidf_is_the_same_for_the_same_seed():
     texts, targets = corpus(40, 2)
     first, again = (tfidf_probs({"train": texts}, targets, seed=3)["train"] for _ in range(2))
     np.testing.assert_array_equal(first, again)
+
+
+def test_the_most_frequent_label_alone():
+    train = np.array([[0, 1, -1], [0, 1, 0], [1, 0, 0]], np.int8)
+    made = most_frequent({"train": train, "test": np.zeros((2, 3), bool)})
+    assert made["train"].tolist() == [[False, True, False]] * 3
+    assert made["test"].tolist() == [[False, True, False]] * 2

@@ -8,15 +8,18 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
-from checkpoints import MAX_TOKENS, write_checkpoint
+import torch
+from checkpoints import MAX_TOKENS, WIDTH, write_checkpoint
 from safetensors.torch import save
 
 from emo import storage
-from emo.bundle import Bundle, load_bundle, projection_shapes, save_bundle
-from emo.config import Columns, HeadConfig, PrepareConfig, UserError
+from emo.bundle import Bundle, load_bundle, load_classifier, load_model, save_bundle
+from emo.config import Columns, HeadConfig, LoraConfig, PrepareConfig, TrainingConfig, UserError
 from emo.encoders import Branch
-from emo.encoders.pretrained import PretrainedEncoder, resolve
-from emo.models import FusionClassifier, Projection
+from emo.encoders.hub import resolve
+from emo.encoders.load import load_encoder
+from emo.finetune import assemble, trained_state
+from emo.models import FeatureSpec, FusionClassifier, Projection
 from emo.train import build_model, predict_probs
 
 LABELS = ("joy", "fear", "anger")
@@ -35,27 +38,30 @@ def trained(branches: tuple[Branch, ...], num_layers: int = 2) -> tuple[Bundle, 
     projection = Projection(
         weight=rng.normal(size=(5, 8)).astype(np.float32), bias=rng.normal(size=5).astype(np.float32)
     )
-    widths = {branch.modality: 8 if branch.modality == "text" else 4 for branch in branches}
-    projections = {name: projection if name == "text" else None for name in widths}
+    of = {"text": FeatureSpec(8, projection), "image": FeatureSpec(4)}
+    specs = {branch.modality: of[branch.modality] for branch in branches}
     head = HeadConfig(mode="partial", num_layers=num_layers, hidden=16, seed=3)
     bundle = Bundle(
         labels=LABELS,
         thresholds=np.array([0.25, 2.0, 1 / 3]),
         head=head,
         branches=branches,
-        widths=widths,
-        projection_shapes=projection_shapes(projections),
+        specs=specs,
+        lora=LoraConfig(rank=2),
         prepare=PrepareConfig(labels="joy,fear,anger", columns=Columns(id="key"), image_size=64),
         tags="ignore",
         captions=None,
         about={"encoder": "clip", "trial_id": "t1"},
+        weights="",
     )
-    return bundle, build_model(widths, projections, len(LABELS), head)
+    return bundle, build_model(specs, len(LABELS), head)
 
 
 def saved(folder: Path | str, *branches: Branch) -> tuple[Bundle, FusionClassifier]:
     bundle, model = trained(branches)
-    save_bundle(str(folder), bundle, save(model.state_dict()))
+    weights = f"{folder}-weights.safetensors"
+    storage.write_bytes(weights, save(model.state_dict()))
+    save_bundle(str(folder), dataclasses.replace(bundle, weights=weights))
     return bundle, model
 
 
@@ -69,13 +75,14 @@ def test_a_model_comes_back_as_it_was(place, tmp_path):
     folder = str(tmp_path / "model") if place == "local" else "memory://bundle/model"
     text = Branch(modality="text", family="bert", checkpoint="org/bert", revision="def456")
     bundle, model = saved(folder, text, HUB)
-    loaded, again = load_bundle(folder)
+    loaded = load_bundle(folder)
+    again = load_classifier(loaded)
     packed = np.random.default_rng(1).normal(size=(7, 14)).astype(np.float32)
     np.testing.assert_array_equal(predict_probs(again, packed), predict_probs(model, packed))
     assert not again.training
     np.testing.assert_array_equal(loaded.thresholds, bundle.thresholds)
     for field in dataclasses.fields(Bundle):
-        if field.name not in ("thresholds", "projection_shapes", "fingerprint"):
+        if field.name not in ("thresholds", "specs", "weights", "fingerprint"):
             assert getattr(loaded, field.name) == getattr(bundle, field.name), field.name
     fsspec.filesystem("memory").store.clear()
 
@@ -83,23 +90,58 @@ def test_a_model_comes_back_as_it_was(place, tmp_path):
 def test_a_moved_bundle_brings_its_checkpoint_along(checkpoint, tmp_path):
     own = shutil.copytree(checkpoint, tmp_path / "own")
     saved(tmp_path / "model", *local_branches(own))
-    expected = PretrainedEncoder(local_branches(own)[0]).encode(TEXTS)
+    expected = load_encoder(local_branches(own)[0]).encode(TEXTS)
     shutil.rmtree(own)
     shutil.move(tmp_path / "model", tmp_path / "moved")
-    loaded, _ = load_bundle(str(tmp_path / "moved"))
+    loaded = load_bundle(str(tmp_path / "moved"))
     assert {Path(branch.checkpoint).parent for branch in loaded.branches} == {tmp_path / "moved" / "encoders"}
-    np.testing.assert_array_equal(PretrainedEncoder(loaded.branches[0]).encode(TEXTS), expected)
-    assert PretrainedEncoder(loaded.branches[1]).modality == "image"
+    np.testing.assert_array_equal(load_encoder(loaded.branches[0]).encode(TEXTS), expected)
+    assert load_encoder(loaded.branches[1]).branch.modality == "image"
+
+
+@pytest.mark.parametrize("mode", ["full", "lora"])
+def test_trained_encoders_come_back_and_need_nothing_else(mode, checkpoint, tmp_path):
+    own = shutil.copytree(checkpoint, tmp_path / "own")
+    branches = local_branches(own)
+    head = HeadConfig(mode=mode, hidden=16)
+    encoders, model = assemble(branches, len(LABELS), head, TrainingConfig(lora=LoraConfig(rank=2)))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter += 0.05 * torch.randn_like(parameter)
+    model.eval()
+    expected = encoders[0].encode(TEXTS)
+    weights = str(tmp_path / "weights.safetensors")
+    storage.write_bytes(weights, save(trained_state(model, mode)))
+    bundle = dataclasses.replace(trained(tuple(branches))[0], head=head, specs={}, weights=weights)
+    save_bundle(str(tmp_path / "model"), bundle)
+    shutil.rmtree(own)
+    (tmp_path / "weights.safetensors").unlink()
+    again, classifier = load_model(load_bundle(str(tmp_path / "model")))
+    np.testing.assert_allclose(again[0].encode(TEXTS), expected, rtol=1e-5, atol=1e-6)
+    packed = np.random.default_rng(1).normal(size=(3, 2 * WIDTH + 2)).astype(np.float32)
+    np.testing.assert_array_equal(predict_probs(classifier, packed), predict_probs(model.classifier, packed))
+    if mode == "full":
+        carried = [path for path in (tmp_path / "model" / "encoders").rglob("*") if path.is_file()]
+        assert carried
+        assert not [path for path in carried if path.suffix == ".safetensors"]
+
+
+def test_code_that_came_with_an_encoder_is_trusted_anew(tmp_path):
+    branch = dataclasses.replace(HUB, family="jina-clip", remote_code="abc123")
+    saved(tmp_path / "model", branch)
+    assert load_bundle(str(tmp_path / "model")).branches[0].remote_code is None
+    assert load_bundle(str(tmp_path / "model"), trust_remote_code=True).branches == (branch,)
 
 
 def test_a_bundle_on_another_store_has_its_checkpoint_fetched(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     saved("memory://bundle/model", *local_branches(checkpoint))
     for _ in range(2):
-        loaded, _ = load_bundle("memory://bundle/model")
+        loaded = load_bundle("memory://bundle/model")
         branch = loaded.branches[0]
         assert branch.checkpoint.startswith("memory://bundle/model/encoders/")
-        assert PretrainedEncoder(branch).encode(TEXTS).shape[0] == len(TEXTS)
+        assert load_encoder(branch).encode(TEXTS).shape[0] == len(TEXTS)
     (copy,) = (tmp_path / ".cache" / "emo" / "copies").iterdir()
     assert {file.name for file in copy.iterdir()} == {file.name for file in checkpoint.iterdir()}
     fsspec.filesystem("memory").store.clear()
@@ -116,7 +158,7 @@ def test_a_bundle_names_its_checkpoint_relative_to_itself(checkpoint, tmp_path):
 
 def test_a_bundle_names_hub_checkpoints_by_commit(tmp_path):
     saved(tmp_path, HUB)
-    assert load_bundle(str(tmp_path))[0].branches == (HUB,)
+    assert load_bundle(str(tmp_path)).branches == (HUB,)
     assert not (tmp_path / "encoders").exists()
 
 

@@ -22,7 +22,9 @@ from emo.captions import Caption, caption_posts, captions_key, resolve_captioner
 from emo.config import CaptionChoices, CaptionConfig, PrepareConfig, UserError
 from emo.encode import Encode, TextVariant, count_cut, read_captions, text_for_encoder, texts_of
 from emo.encoders import Branch
-from emo.encoders.pretrained import PretrainedEncoder, pixels, resolve
+from emo.encoders.hub import resolve
+from emo.encoders.load import load_encoder, load_reader
+from emo.encoders.readers import pixels
 from emo.posts import read_posts
 from emo.prepare import prepare
 from emo.sources import find_sources
@@ -275,7 +277,7 @@ def test_a_text_branch_reads_captions_and_tells_which_it_cut(tmp_path):
     found = Encode(branch, TextVariant("append", str(tmp_path / "set")))(table)
     assert found["post_id"].to_pylist() == ["short", "long", "alone", "no caption"]
     assert found["cut"].to_pylist() == [False, True, False, True]
-    encoder = PretrainedEncoder(branch)
+    encoder = load_encoder(branch)
     wanted = encoder.encode(["so sad this train", "so sad today late " + "love " * 12, "happy rain"])
     np.testing.assert_allclose(found["features"].to_pylist()[:3], wanted, atol=1e-5)
     write_table(str(tmp_path / "features" / "0.parquet"), found)
@@ -283,16 +285,16 @@ def test_a_text_branch_reads_captions_and_tells_which_it_cut(tmp_path):
     assert count_cut(str(tmp_path / "features")) == {"num_cut_texts": 2}
 
 
-@pytest.mark.parametrize("family", ["clip", "siglip", "bert"])
+@pytest.mark.parametrize("family", ["clip", "siglip", "siglip2", "bert", "blip2"])
 def test_a_text_is_cut_where_its_tokens_are_more_than_the_model_reads(family, tmp_path):
     checkpoint = str(write_checkpoint(family, tmp_path))
-    encoder = PretrainedEncoder(resolve(Branch(modality="text", family=family, checkpoint=checkpoint)))
+    reader = load_reader(Branch(modality="text", family=family, checkpoint=checkpoint))
     texts = [unit * number for unit in ("so ", "a", "ﷺ", "é", "happy today!") for number in range(1, 40)]
-    wanted = [len(ids) > encoder.max_tokens for ids in encoder.processor(texts)["input_ids"]]
-    assert encoder.is_cut(texts) == wanted
+    wanted = [len(ids) > reader.max_tokens for ids in reader.tokenizer(texts)["input_ids"]]
+    assert reader.is_cut(texts) == wanted
     assert any(wanted)
     assert not all(wanted)
-    assert encoder.is_cut([]) == []
+    assert reader.is_cut([]) == []
 
 
 def test_the_job_tells_how_many_and_shows_some(place, posts, made, capsys):

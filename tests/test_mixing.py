@@ -10,9 +10,10 @@ from corpora import prepare_files
 
 from emo.config import PLUTCHIK, HeadConfig, PrepareConfig, UserError
 from emo.encode import TextVariant
+from emo.encoded import encoded_posts
 from emo.encoders import Branch
-from emo.encoders.pretrained import resolve
-from emo.features import embed, encoded_posts
+from emo.encoders.hub import resolve
+from emo.features import embed
 from emo.posts import folded, posts_manifest, read_posts, target_shares, with_fold
 from emo.prepare import prepare
 from emo.sources import find_sources
@@ -142,19 +143,16 @@ def test_votes_become_labels(tmp_path, choices, least):
     assert manifest["disagreement"] == pytest.approx([expected, expected])
 
 
-@pytest.mark.parametrize(("targets", "drawn"), [("threshold", False), ("soft", False), ("draw", True)])
-def test_what_training_aims_at(tmp_path, targets, drawn):
+@pytest.mark.parametrize("targets", ["threshold", "soft", "draw"])
+def test_what_training_aims_at(tmp_path, targets):
     folder, _ = votes(tmp_path, targets=targets)
     branch = Branch(modality="text", family="bert", checkpoint=str(write_checkpoint("bert", tmp_path / "bert")))
     features = embed(folder, resolve(branch), str(tmp_path / "cache"), text=TextVariant("append"))
     data = encoded_posts(folder, [features])
     training = data.for_training()
-    assert training.drawn == drawn
-    if targets == "threshold":
-        assert training.train_shares is None
-    else:
-        np.testing.assert_array_equal(training.train_shares >= 0.5 - 1e-6, training.train_targets)
-        assert len(np.unique(training.train_shares)) == 6
+    assert training.trains_on == targets
+    np.testing.assert_array_equal(training.train_shares >= 0.5 - 1e-6, training.train_targets)
+    assert len(np.unique(training.train_shares)) == 6
     assert fit(training, HeadConfig(max_epochs=2)).history[-1]["train_loss"] > 0
 
 

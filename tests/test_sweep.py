@@ -13,9 +13,10 @@ import pytest
 
 from emo import storage
 from emo.config import Budget, HeadConfig, SearchSpace
+from emo.models import FeatureSpec
 from emo.sweep import StudyPerEncoder, distributions, run_trials
 from emo.train import TrainingData
-from emo.trial import METRIC, PARAMETERS, weights_uri
+from emo.trial import COMPLETE, METRIC, PARAMETERS, weights_uri
 from emo.watch import Watcher, ranked, read_trials
 
 BUDGET = Budget(encoders=(), trials=3, refine_trials=2, refine_top=1, calibration_trials=1, max_epochs=2)
@@ -28,11 +29,11 @@ def data(seed: int, width: int = 4) -> TrainingData:
         features = rng.standard_normal((num, width)).astype(np.float32)
         return np.concatenate([features, np.ones((num, 1), np.float32)], axis=1), features[:, :2] > 0
 
-    return TrainingData(*split(60), *split(30), widths={"text": width}, projections={"text": None})
+    return TrainingData(*split(60), *split(30), specs={"text": FeatureSpec(width)})
 
 
 def finish(searcher: StudyPerEncoder, trial_id: str, value: float | None) -> None:
-    result = None if value is None else {METRIC: value, "training_iteration": 1}
+    result = None if value is None else {METRIC: value, "training_iteration": 1, COMPLETE: True}
     searcher.on_trial_complete(trial_id=trial_id, result=result, error=value is None)
 
 
@@ -103,7 +104,7 @@ def test_a_searcher_goes_on_where_it_was_saved(tmp_path):
 def test_the_space_is_the_search_spaces():
     assert set(distributions(SearchSpace(), "full", 2)) == set(PARAMETERS)
     assert set(PARAMETERS) - set(distributions(SearchSpace(), "frozen", 1)) == {"encoder_lr", "fusion"}
-    lr = distributions(SearchSpace())["lr"]
+    lr = distributions(SearchSpace(), "frozen", 1)["lr"]
     assert (lr.low, lr.high, lr.log) == (1e-5, 1e-2, True)
 
 
@@ -155,15 +156,16 @@ from emo.session import prepare_environment
 prepare_environment()
 from emo.session import start_ray
 from emo.config import Budget, HeadConfig, SearchSpace
+from emo.models import FeatureSpec
 from emo.sweep import StudyPerEncoder, run_trials
 from emo.watch import Watcher
 sys.path.insert(0, {tests!r})
-from test_sweep import data
+from test_sweep import data, spaces
 start_ray()
 budget = Budget(encoders=(), trials=20, refine_trials=4, refine_top=1, calibration_trials=1, max_epochs=60)
 folder, names = {run!r}, ["a", "b"]
 sets = {{name: data(i, width=64) for i, name in enumerate(names)}}
-run_trials(folder, sets, HeadConfig(max_epochs=60, patience=60), StudyPerEncoder(names, SearchSpace(), budget, 0),
+run_trials(folder, sets, HeadConfig(max_epochs=60, patience=60), StudyPerEncoder(spaces(names), budget, 0),
            [Watcher(folder, names, budget.total_trials(2), top=3)])
 """
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from emo.metrics import label_f1, macro_f1
-from emo.thresholds import NEVER, RULES, candidates, choose, decide, exact, fixed, search
+from emo.thresholds import NEVER, RULES, candidates, choose, decide, decide_by_train, exact, fixed, search
 
 UNIT = st.floats(0, 1, width=32)
 TIED = st.sampled_from([np.float32(x) for x in (0.0, 0.25, 0.5, 1.0)])
@@ -156,3 +156,50 @@ def test_choose_goes_by_val_and_takes_the_earlier_of_equals():
     fitting, other = np.array([0.25]), np.array([0.5])
     assert choose({"fixed": other, "optuna": fitting, "exact": other}, val) == "optuna"
     assert choose({"fixed": fitting, "exact": fitting}, val) == "fixed"
+
+
+@st.composite
+def single_labelled(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    """Probs that are distinct, and thresholds, some of them zero."""
+    shape = draw(st.tuples(st.integers(1, 10), st.integers(1, 5)))
+    probs = np.random.default_rng(draw(st.integers(0, 999))).dirichlet(np.ones(shape[1]), shape[0])
+    return probs.astype(np.float32), draw(hnp.arrays(np.float64, shape[1], elements=st.floats(0, 1)))
+
+
+@settings(deadline=None)
+@given(single_labelled(), st.floats(0.01, 1))
+def test_with_one_label_a_post_each_has_exactly_one(case, threshold):
+    probs, thresholds = case
+    decided = decide(probs, thresholds, single_label=True)
+    assert decided.dtype == bool
+    assert (decided.sum(axis=1) == 1).all()
+    np.testing.assert_array_equal(decide(probs[0], thresholds, single_label=True), decided[0])
+    equal = decide(probs, np.full(probs.shape[1], threshold), single_label=True)
+    np.testing.assert_array_equal(equal.argmax(axis=1), probs.argmax(axis=1))
+    if (thresholds > 0.01).all():
+        np.testing.assert_array_equal(decided.argmax(axis=1), (probs / thresholds).argmax(axis=1))
+
+
+def single_case(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Posts of one label each, whose third label is always likelier than it should be."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(3, size=90)
+    probs = rng.dirichlet(np.ones(3), 90) + np.eye(3)[labels] + [0, 0, 1.2]
+    return np.eye(3, dtype=bool)[labels], (probs / probs.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_with_one_label_a_post_weights_are_searched_and_nothing_is_exact():
+    train, val = single_case(0), single_case(1)
+    found = candidates(train, val, num_trials=40, seed=0, single_label=True)
+    assert list(found) == ["fixed", "optuna"]
+    plain, searched = (macro_f1(val[0], decide(val[1], found[rule], single_label=True)) for rule in found)
+    assert searched > plain + 0.1
+    assert choose(found, val, single_label=True) == "optuna"
+
+
+def test_a_trial_is_judged_by_exact_thresholds_or_the_likeliest_label():
+    train, val = random_case(0), random_case(1)
+    np.testing.assert_array_equal(decide_by_train(train, val[1]), decide(val[1], exact(*train)))
+    train, val = single_case(0), single_case(1)
+    wanted = val[1].argmax(axis=1)[:, None] == np.arange(3)
+    np.testing.assert_array_equal(decide_by_train(train, val[1], single_label=True), wanted)

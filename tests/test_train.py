@@ -1,6 +1,8 @@
 """Training: it learns, the same each time, and gives back the best epoch's weights."""
 
+import contextlib
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -11,18 +13,21 @@ from torch.nn import functional as F
 
 from emo import train
 from emo.config import HeadConfig
+from emo.losses import make_loss
 from emo.metrics import macro_f1
-from emo.models import Projection
+from emo.models import FUSIONS, FeatureSpec, Projection
 from emo.thresholds import decide, exact
 from emo.train import (
+    MicroBatch,
     TrainingData,
     batches,
     build_model,
     draw,
     fit,
-    known_loss,
+    make_optimizer,
     predict_logits,
     predict_probs,
+    train_epoch,
 )
 
 QUICK = HeadConfig(batch_size=16, lr=1e-2, hidden=32, warmup_steps=5, max_epochs=6, patience=6)
@@ -56,8 +61,7 @@ def separable(num_posts: int = 300, noise: float = 0.0, projected: bool = False,
         train_targets=targets[:half],
         val_packed=packed[half:],
         val_targets=val_targets,
-        widths={"text": TEXT, "image": IMAGE},
-        projections={"text": projection, "image": None},
+        specs={"text": FeatureSpec(TEXT, projection), "image": FeatureSpec(IMAGE)},
     )
 
 
@@ -158,14 +162,15 @@ def test_the_learning_rate_warms_up_and_decays_to_zero(warmup, wanted, monkeypat
 def test_every_row_is_seen_once_an_epoch(num_rows, batch_size, seed):
     rows = torch.arange(num_rows)
     seen = list(batches(rows, -rows, batch_size, torch.Generator().manual_seed(seed)))
-    assert sorted(torch.cat([inputs for inputs, _ in seen]).tolist()) == rows.tolist()
-    assert all(torch.equal(inputs, -targets) for inputs, targets in seen)
-    assert [len(inputs) for inputs, _ in seen[:-1]] == [batch_size] * (len(seen) - 1)
+    assert sorted(torch.cat([batch.inputs for batch in seen]).tolist()) == rows.tolist()
+    assert all(torch.equal(batch.inputs, -batch.targets) and batch.ends_step for batch in seen)
+    assert [len(batch.inputs) for batch in seen[:-1]] == [batch_size] * (len(seen) - 1)
+    assert all(batch.scale == 1 / len(batch.inputs) for batch in seen)
 
 
 def test_every_epoch_has_an_order_of_its_own():
     generator, rows = torch.Generator().manual_seed(0), torch.arange(50)
-    first, second = (torch.cat([x for x, _ in batches(rows, rows, 8, generator)]) for _ in range(2))
+    first, second = (torch.cat([b.inputs for b in batches(rows, rows, 8, generator)]) for _ in range(2))
     assert not torch.equal(first, second)
 
 
@@ -179,7 +184,7 @@ def test_train_loss_is_the_mean_over_posts():
 
 def test_frozen_training_leaves_projections_as_they_were():
     data = separable(projected=True)
-    weight = data.projections["text"].weight
+    weight = data.specs["text"].projection.weight
     frozen = fit(data, QUICK).model
     partial = fit(data, dataclasses.replace(QUICK, mode="partial")).model
     np.testing.assert_array_equal(state(frozen)["projections.0.weight"], weight)
@@ -195,15 +200,15 @@ def test_without_projections_partial_is_frozen():
 
 def test_both_modes_begin_alike():
     data = separable(projected=True)
-    models = [build_model(data.widths, data.projections, 3, HeadConfig(mode=mode)) for mode in ("frozen", "partial")]
+    models = [build_model(data.specs, 3, HeadConfig(mode=mode)) for mode in ("frozen", "partial")]
     for a, b in zip(*(state(model).values() for model in models), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_frozen_training_computes_projections_once(monkeypatch):
     calls = []
-    original = train.FusionClassifier.fuse
-    monkeypatch.setattr(train.FusionClassifier, "fuse", lambda *a: calls.append(1) or original(*a))
+    original = train.FusionClassifier.project
+    monkeypatch.setattr(train.FusionClassifier, "project", lambda *a: calls.append(1) or original(*a))
     fit(separable(projected=True), dataclasses.replace(QUICK, max_epochs=3))
     assert len(calls) == 2  # train and val
 
@@ -218,23 +223,10 @@ def test_prediction_goes_by_parts_and_in_order():
 
 def test_probs_do_not_depend_on_dropout():
     data = separable()
-    model = build_model(data.widths, data.projections, 3, HeadConfig(dropout=0.5)).train()
+    model = build_model(data.specs, 3, HeadConfig(dropout=0.5)).train()
     first, again = (predict_probs(model, data.val_packed) for _ in range(2))
     np.testing.assert_array_equal(first, again)
     assert ((first > 0) & (first < 1)).all()
-
-
-def test_unknown_targets_count_for_nothing_in_the_loss():
-    logits = torch.tensor([[2.0, -1.0], [0.5, 3.0]], requires_grad=True)
-    targets = torch.tensor([[1.0, torch.nan], [0.0, 1.0]])
-    loss = known_loss(logits, targets)
-    wanted = F.binary_cross_entropy_with_logits(logits.flatten()[[0, 2, 3]], torch.tensor([1.0, 0.0, 1.0]))
-    assert loss.item() == pytest.approx(wanted.item())
-    loss.backward()
-    assert logits.grad[0, 1] == 0
-    assert torch.isfinite(logits.grad).all()
-    whole = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    assert known_loss(logits, whole).item() == pytest.approx(F.binary_cross_entropy_with_logits(logits, whole).item())
 
 
 def test_labels_are_drawn_by_their_shares():
@@ -254,18 +246,178 @@ def test_a_label_is_learned_where_it_is_known():
     wrong[::2, 1] ^= True
     scores = {}
     for name, given_targets in (("known", targets), ("wrong", wrong)):
-        result = fit(dataclasses.replace(whole, train_targets=given_targets), QUICK)
+        data = dataclasses.replace(whole, train_targets=given_targets)
+        result = fit(data, dataclasses.replace(QUICK, max_epochs=8))
         decided = predict_probs(result.model, whole.val_packed) >= 0.5
         scores[name] = macro_f1(whole.val_targets[:, 1:2], decided[:, 1:2])
     assert scores["known"] > 0.9 > scores["wrong"]
 
 
-@pytest.mark.parametrize("drawn", [False, True])
-def test_shares_are_what_the_model_comes_to_predict(drawn):
+@pytest.mark.parametrize(
+    ("trains_on", "loss"), [("soft", "bce"), ("draw", "bce"), ("threshold", "soft"), ("draw", "soft")]
+)
+def test_shares_are_what_the_model_comes_to_predict(trains_on, loss):
     data = separable(2000)
-    shares = np.where(data.train_targets, 0.8, 0.3).astype(np.float32)
-    val_shares = np.where(data.val_targets, 0.8, 0.3).astype(np.float32)
-    soft = dataclasses.replace(data, train_shares=shares, val_shares=val_shares, drawn=drawn)
-    probs = predict_probs(fit(soft, dataclasses.replace(QUICK, max_epochs=12)).model, data.val_packed)
+    shares, val_shares = (
+        np.where(targets, 0.8, 0.3).astype(np.float32) for targets in (data.train_targets, data.val_targets)
+    )
+    soft = dataclasses.replace(data, train_shares=shares, val_shares=val_shares, trains_on=trains_on)
+    probs = predict_probs(fit(soft, dataclasses.replace(QUICK, loss=loss, max_epochs=12)).model, data.val_packed)
     assert probs[data.val_targets].mean() == pytest.approx(0.8, abs=0.06)
     assert probs[~data.val_targets].mean() == pytest.approx(0.3, abs=0.06)
+
+
+def test_shares_that_are_there_do_not_matter_where_targets_are_aimed_at():
+    data = separable()
+    shares = np.full(data.train_targets.shape, 0.5, np.float32)
+    with_shares = dataclasses.replace(data, train_shares=shares, val_shares=shares)
+    config = dataclasses.replace(QUICK, max_epochs=2)
+    assert fit(with_shares, config).history == fit(data, config).history
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("loss", ["bce", "weighted-bce", "focal", "asymmetric", "soft"])
+def test_every_loss_and_fusion_learns(loss, fusion):
+    data = separable()
+    result = fit(data, dataclasses.replace(QUICK, loss=loss, fusion=fusion, lr=2e-2))
+    assert result.history[-1]["val_loss"] < result.history[0]["val_loss"]
+    assert result.history[-1]["val_macro_f1"] > 0.9
+
+
+@pytest.mark.parametrize("mode", ["frozen", "partial"])
+def test_one_label_a_post_is_learnt(mode):
+    rng, data = np.random.default_rng(0), separable(projected=True)
+    train_targets, val_targets = (np.eye(3, dtype=bool)[rng.integers(3, size=150)] for _ in range(2))
+    for packed, targets in ((data.train_packed, train_targets), (data.val_packed, val_targets)):
+        packed[:, :3] = rng.normal(size=(150, 3)) + 4 * targets
+    data = dataclasses.replace(data, train_targets=train_targets, val_targets=val_targets)
+    result = fit(data, dataclasses.replace(QUICK, mode=mode, loss="softmax"))
+    probs = predict_probs(result.model, data.val_packed)
+    np.testing.assert_allclose(probs.sum(axis=1), 1, rtol=1e-5)
+    decided = decide(probs, np.full(3, 0.5), single_label=True)
+    assert macro_f1(val_targets, decided) > 0.9
+    assert result.history[result.best_epoch - 1]["val_macro_f1"] == pytest.approx(macro_f1(val_targets, decided))
+
+
+def test_layers_are_mixed_by_what_they_tell():
+    rng = np.random.default_rng(0)
+    targets = rng.random((400, 3)) < 0.4
+    layers = rng.normal(size=(400, 4, TEXT))
+    layers[:, 2, :3] = layers[:, 2, :3] * 0.3 + np.where(targets, 1.5, -1.5)
+    packed = np.concatenate([layers.reshape(400, -1), np.ones((400, 1))], axis=1).astype(np.float16)
+    data = TrainingData(
+        packed[:200], targets[:200], packed[200:], targets[200:], {"text": FeatureSpec(TEXT, num_layers=4)}
+    )
+    result = fit(data, dataclasses.replace(QUICK, mode="layer-mix", max_epochs=20, patience=20))
+    (mix,) = result.model.projections
+    assert mix.weights.argmax() == 2
+    assert mix.scale != 1
+    assert result.history[-1]["val_macro_f1"] > 0.9
+
+
+def steps(data: list[MicroBatch], **options) -> tuple[float, dict[str, np.ndarray]]:
+    """The loss of one epoch over ``data``, and the weights after it."""
+    config = dataclasses.replace(QUICK, dropout=0.0, warmup_steps=0)
+    model = build_model(separable().specs, 3, config).train()
+    optimizer, scheduler = make_optimizer([(list(model.parameters()), config.lr)], config, num_steps=4)
+    loss = train_epoch(model, data, optimizer, scheduler, make_loss("bce", torch.full((3,), 0.4)), **options)
+    return loss, state(model)
+
+
+def halves(data: TrainingData, cut: int, scale: float) -> list[MicroBatch]:
+    inputs, targets = torch.as_tensor(data.train_packed), torch.as_tensor(data.train_targets).float()
+    targets[::3, 1] = torch.nan
+    sizes = [cut, len(inputs) - cut]
+    parts = list(zip(inputs.split(sizes), targets.split(sizes), strict=True))
+    return [MicroBatch(x, y, scale, ends_step=n == 1) for n, (x, y) in enumerate(parts)]
+
+
+@pytest.mark.parametrize("cut", [1, 20])
+def test_micro_batches_add_up_to_their_step(cut):
+    first, second = halves(separable(num_posts=64), cut, scale=1 / 32)
+    whole = MicroBatch(torch.cat([first.inputs, second.inputs]), torch.cat([first.targets, second.targets]), 1 / 32)
+    loss, weights = steps([whole])
+    in_parts, weights_in_parts = steps([first, second])
+    assert in_parts == pytest.approx(loss, abs=1e-6)
+    for name, value in weights.items():
+        np.testing.assert_allclose(weights_in_parts[name], value, atol=1e-6)
+
+
+def test_what_stands_in_for_no_post_counts_for_nothing():
+    data = halves(separable(num_posts=64), 20, scale=1 / 32)
+    blank = MicroBatch(data[0].inputs[:1], torch.full((1, 3), torch.nan), scale=0.0, ends_step=False)
+    loss, weights = steps([blank, *data])
+    wanted, wanted_weights = steps(data)
+    assert loss == wanted
+    for name, value in wanted_weights.items():
+        np.testing.assert_array_equal(weights[name], value)
+
+
+def test_only_micro_batches_that_end_their_step_are_synchronised():
+    entered = []
+
+    @contextlib.contextmanager
+    def no_sync():
+        entered.append(True)
+        yield
+
+    steps(halves(separable(num_posts=64), 20, scale=1 / 32) * 2, no_sync=no_sync)
+    assert len(entered) == 2
+
+
+def test_workers_losses_become_one_mean():
+    data = halves(separable(num_posts=64), 20, scale=1 / 32)
+    alone, _ = steps(data)
+    together, _ = steps(data, add_up=lambda sums: sums + torch.tensor([32 * 7.0, 32.0]))
+    assert together == pytest.approx((alone + 7) / 2)
+    with pytest.raises(FloatingPointError, match="nan by step 1"):  # another worker's
+        steps(data, add_up=lambda sums: sums + torch.tensor([torch.nan, 32.0]))
+
+
+def test_long_gradients_are_cut():
+    norms = []
+
+    class Watched(torch.optim.SGD):
+        def step(self, *args):
+            grads = [p.grad.flatten() for group in self.param_groups for p in group["params"]]
+            norms.append(torch.cat(grads).norm().item())
+
+    data = halves(separable(num_posts=64), 20, scale=1.0)  # 32 times too much
+    model = build_model(separable().specs, 3, HeadConfig())
+    for max_norm in (None, 0.1):
+        optimizer = Watched(model.parameters(), lr=0.0)
+        scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer)
+        train_epoch(model, data, optimizer, scheduler, make_loss("bce", torch.full((3,), 0.4)), max_norm=max_norm)
+    assert norms[0] > 1
+    assert norms[1] == pytest.approx(0.1, rel=1e-3)
+
+
+def test_the_forward_pass_runs_as_asked_and_the_loss_in_float32():
+    seen = []
+    loss_of = make_loss("bce", torch.full((3,), 0.4))
+
+    def watched(logits, goals):
+        seen.append(logits.dtype)
+        return loss_of(logits, goals)
+
+    model = build_model(separable().specs, 3, HeadConfig())
+    forward_types = []
+    model.register_forward_hook(lambda module, inputs, logits: forward_types.append(logits.dtype))
+    optimizer, scheduler = make_optimizer([(list(model.parameters()), 1e-3)], QUICK, num_steps=4)
+    bfloat16 = functools.partial(torch.autocast, "cpu", dtype=torch.bfloat16)
+    train_epoch(model, halves(separable(64), 20, 1 / 32), optimizer, scheduler, watched, autocast=bfloat16)
+    assert (set(forward_types), set(seen)) == ({torch.bfloat16}, {torch.float32})
+
+
+def test_every_group_has_its_learning_rate_and_pretrained_biases_do_not_decay():
+    pretrained, new = torch.nn.Linear(3, 2), torch.nn.Linear(2, 1)
+    groups = [(list(pretrained.parameters()), 1e-5), (list(new.parameters()), 1e-2)]
+    config = dataclasses.replace(QUICK, warmup_steps=1, weight_decay=0.1, encoder_lr=1e-5)
+    optimizer, scheduler = make_optimizer(groups, config, num_steps=4)
+    found = {id(p): (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
+    for layer, lr, decay_of_bias in ((pretrained, 5e-6, 0.0), (new, 5e-3, 0.1)):
+        assert found[id(layer.weight)] == pytest.approx((lr, 0.1))
+        assert found[id(layer.bias)] == pytest.approx((lr, decay_of_bias))
+    optimizer.step()
+    scheduler.step()
+    assert {round(group["lr"], 9) for group in optimizer.param_groups} == {1e-5, 1e-2}

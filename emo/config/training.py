@@ -66,7 +66,7 @@ class LoraConfig:
     """Low-rank adapters (Hu et al. 2021)."""
 
     rank: int = 8
-    alpha: float = 16.0
+    alpha: int = 16
     """Adapters count alpha / rank times."""
     dropout: float = 0.05
 
@@ -132,8 +132,9 @@ class SearchSpace:
             low, high = getattr(self, name)
             check(f"--space.{name.replace('_', '-')}", (low, high), 0 <= low <= high, "a lowest and a highest value")
         for name in ("lr", "encoder_lr"):
-            low = getattr(self, name)[0]
-            check(f"--space.{name.replace('_', '-')}", low, low > 0, "above 0, since it is searched on a log scale")
+            bounds = getattr(self, name)
+            wanted = "above 0, since it is searched on a log scale"
+            check(f"--space.{name.replace('_', '-')}", bounds, bounds[0] > 0, wanted)
         check("--space.dropout", self.dropout, self.dropout[1] < 1, "below 1")
         for name in ("batch_size", "num_layers", "hidden"):
             values = getattr(self, name)

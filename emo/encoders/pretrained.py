@@ -1,241 +1,246 @@
-"""Hugging Face checkpoints as frozen encoders: pooled features before the projection layer, and that layer.
+"""Towers of Hugging Face checkpoints: pooled features before the projection layer, of the last layer or of every one.
 
-What is pooled, by family: CLIP takes the end-of-text token and the class token after the last layer norm;
-SigLIP the last token of the text (which it pads to full length) and its attention-pooled image, which has no
-projection layer; BERT the mean over tokens; ViT the class token after the last layer norm. BERT and ViT have no
-projection layer either: with them, partial training is frozen training.
+What is pooled, by family: CLIP takes the end-of-text token and the class token after the last layer norm; SigLIP and
+SigLIP 2 the last token of the text (which is padded to full length) and their attention-pooled image, which has no
+projection layer; BERT the mean over tokens; ViT the class token after the last layer norm. BLIP-2 reads both
+modalities by its Q-Former: the text's first token, and the mean over the query outputs of an image, whose vision
+layers are counted as its embeddings. BERT and ViT have no projection layer either: with them, partial training is
+frozen training. Lower layers are pooled likewise; only SigLIP's images, whose attention pooling belongs to the last
+layer, are there the mean over patches. Jina CLIP is what its own code makes of it: features in the shared space.
 """
 
-import hashlib
-import io
-import unicodedata
-import warnings
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from emo import storage
-from emo.config import UserError
-from emo.encoders import Branch
+from emo.encoders import Branch, jina
+from emo.encoders.base import Inputs, Reader, Tower
+from emo.encoders.hub import (
+    checkpoint_activations,
+    code_options,
+    load_image_processor,
+    load_model,
+    load_tokenizer,
+    source_options,
+)
+from emo.encoders.readers import ImageReader, Normalise, TextReader, model_inputs
 from emo.models import Projection
 
-POOLING = {"clip": "eos-token/class-token", "siglip": "last-token/attention", "bert": "mean", "vit": "class-token"}
+Pool = Callable[[Tensor, Inputs, Any], Tensor]
 
 
-class PretrainedEncoder:
-    """One branch of a checkpoint, ready to encode on ``device``."""
+@dataclass(frozen=True)
+class Kind:
+    """Where transformers keeps a family's branch, and how it is pooled."""
 
-    def __init__(self, branch: Branch, device: str = "cpu") -> None:
-        import transformers
-
-        branch = replace(branch, checkpoint=storage.local_copy(branch.checkpoint))
-        self.modality = branch.modality
-        self.device = torch.device(device)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                source = branch.checkpoint, source_options(branch.checkpoint, branch.revision)
-                model, projection = _LOADERS[branch.family, branch.modality](transformers, *source)
-                load_processor = load_tokenizer if branch.modality == "text" else load_image_processor
-                self.processor = load_processor(transformers, *source)
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise _unreadable(branch, error) from error
-        model.eval().requires_grad_(False).to(self.device)
-        self.model: Any = model
-        self.width = int(self.model.config.hidden_size)
-        self.projection = _arrays(projection)
-        self.pads_fully = branch.family == "siglip"
-        self.pool = _POOLS[branch.family, branch.modality]
-        if self.modality == "text":
-            limit = int(self.model.config.max_position_embeddings)
-            self.max_tokens = min(limit, self.processor.model_max_length)
-
-    @torch.inference_mode()
-    def encode(self, values: list[Any]) -> np.ndarray:
-        """Pooled features (B, D), float32, of texts or of encoded image bytes."""
-        inputs = self._texts(values) if self.modality == "text" else self._images(values)
-        outputs = self.model(**{name: tensor.to(self.device) for name, tensor in inputs.items()})
-        return self.pool(outputs, inputs).float().cpu().numpy()
-
-    def is_cut(self, texts: list[str]) -> list[bool]:
-        """Whether each text has more tokens than the model reads, so that its last words are lost."""
-        room = self.max_tokens - self.processor.num_special_tokens_to_add() - 1  # a tokenizer may put a space in front
-        cut = np.array([_num_bytes(text) > room for text in texts], bool)
-        if long := [text for text, is_long in zip(texts, cut, strict=True) if is_long]:
-            cut[cut] = [len(ids) > self.max_tokens for ids in self.processor(long, verbose=False)["input_ids"]]
-        return cut.tolist()
-
-    def _texts(self, texts: list[str]) -> dict[str, Tensor]:
-        padding = "max_length" if self.pads_fully else "longest"
-        encoded = self.processor(
-            texts, padding=padding, truncation=True, max_length=self.max_tokens, return_tensors="pt"
-        )
-        # SigLIP was trained to see its padding; a mask would change its last token
-        names = ["input_ids"] if self.pads_fully else ["input_ids", "attention_mask"]
-        return {name: encoded[name] for name in names}
-
-    def _images(self, images: list[bytes]) -> dict[str, Tensor]:
-        return {"pixel_values": pixels(self.processor, images)}
+    model: str
+    """The class in transformers."""
+    body: Callable[[Any], Any]
+    """The part of it that makes states, as outputs with ``last_hidden_state`` and ``hidden_states``."""
+    pool: Pool
+    """Features (B, D) of a layer's states (B, T, D), given what was read and the body's config."""
+    projection: str | None = None
+    """The linear layer's name."""
+    pools_itself: bool = False
+    """Whether the model pools its last layer, in a way of its own."""
+    lora_targets: tuple[str, ...] = ("q_proj", "v_proj")
+    options: dict[str, Any] = field(default_factory=dict)
 
 
-def resolve(branch: Branch) -> Branch:
-    """The branch with its revision written down: the hub's commit, or the digest of a local folder."""
-    if storage.is_remote(branch.checkpoint):
-        return replace(branch, revision=folder_digest(Path(storage.local_copy(branch.checkpoint))))
-    if Path(branch.checkpoint).is_dir():  # in full, since workers and later runs may start elsewhere
-        folder = Path(branch.checkpoint).absolute()
-        return replace(branch, checkpoint=str(folder), revision=folder_digest(folder))
+class PretrainedTower(Tower):
+    """A model of transformers whose states are pooled."""
+
+    def __init__(self, kind: Kind, model: Any, processor: Any = None) -> None:
+        super().__init__()
+        self.kind = kind
+        self.body = kind.body(model)
+        self.config: Any = self.body.config
+        self.width = int(self.config.hidden_size)
+        self.num_layers = int(self.config.num_hidden_layers) + 1
+        self.lora_targets = kind.lora_targets
+        self.normalise = None if processor is None else Normalise(processor)
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        return self._pooled(self._outputs(inputs), inputs)
+
+    def layers(self, inputs: Inputs) -> Tensor:
+        outputs = self._outputs(inputs, output_hidden_states=True)
+        lower = [self.kind.pool(states, inputs, self.config) for states in outputs.hidden_states[:-1]]
+        return torch.stack([*lower, self._pooled(outputs, inputs)], dim=1)
+
+    def enable_gradient_checkpointing(self) -> None:
+        checkpoint_activations(self.body)
+
+    def _outputs(self, inputs: Inputs, **options: Any) -> Any:
+        return self.body(**model_inputs(inputs, self.normalise), **options)
+
+    def _pooled(self, outputs: Any, inputs: Inputs) -> Tensor:
+        if self.kind.pools_itself:
+            return outputs.pooler_output
+        return self.kind.pool(outputs.last_hidden_state, inputs, self.config)
+
+
+def load_reader(branch: Branch) -> Reader:
+    """What reads posts for a checkpoint at hand; errors are transformers' own."""
     import transformers
 
-    try:
-        config = transformers.AutoConfig.from_pretrained(branch.checkpoint, revision=branch.revision or "main")
-    except (OSError, ValueError) as error:
-        raise _unreadable(branch, error) from error
-    return replace(branch, revision=config._commit_hash)
-
-
-def source_options(checkpoint: str, revision: str | None) -> dict[str, Any]:
-    """How transformers loads a checkpoint at its revision; no code of the checkpoint is ever run."""
-    return {} if Path(checkpoint).is_dir() else {"revision": revision or "main"}
-
-
-def load_tokenizer(transformers: Any, checkpoint: str, options: dict[str, Any]) -> Any:
-    tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint, **options)
-    if len(tokenizer) <= len(tokenizer.all_special_ids):
-        raise ValueError("it has no tokenizer files, so every word would be unknown.")
-    return tokenizer
-
-
-def load_image_processor(transformers: Any, checkpoint: str, options: dict[str, Any]) -> Any:
-    return transformers.AutoImageProcessor.from_pretrained(checkpoint, backend="pil", **options)
-
-
-def pixels(processor: Any, images: list[bytes]) -> Tensor:
-    """Encoded images as an image processor's tensor (B, 3, H, W)."""
-    opened = [Image.open(io.BytesIO(data)).convert("RGB") for data in images]
-    return processor(images=opened, return_tensors="pt")["pixel_values"]
-
-
-def _num_bytes(text: str) -> int:
-    """No fewer than the tokens of a text, whatever the tokenizer's normalisation: in UTF-8, taken apart in full."""
-    return len(text if text.isascii() else unicodedata.normalize("NFKD", text).encode())
-
-
-def folder_digest(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        digest.update(f"{path.relative_to(folder)}:{path.stat().st_size}:".encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:16]
-
-
-def _unreadable(branch: Branch, error: Exception) -> UserError:
-    return unreadable(branch.checkpoint, branch.family, f"--encoders {branch.family}:/path", error)
-
-
-def unreadable(checkpoint: str, kind: str, local_flag: str, error: Exception) -> UserError:
-    """Why transformers could not load a checkpoint, in one sentence."""
-    if Path(checkpoint).is_absolute():
-        return UserError(f"The folder {checkpoint} holds no readable {kind} checkpoint: {_first_line(error)}")
-    if not isinstance(error, OSError):
-        return UserError(f"The checkpoint {checkpoint} is no readable {kind} checkpoint: {_first_line(error)}")
-    return UserError(
-        f"The checkpoint {checkpoint} is neither in this machine's Hugging Face cache nor could it be fetched "
-        f"from the hub; check the name and the network, or name a local copy with {local_flag}."
+    source = branch.checkpoint, source_options(branch.checkpoint, branch.revision) | code_options(branch.remote_code)
+    if branch.modality == "image":
+        load = jina.image_processor if branch.family == "jina-clip" else load_image_processor
+        return ImageReader(load(transformers, *source))
+    is_siglip = branch.family in ("siglip", "siglip2")
+    return TextReader(
+        load_tokenizer(transformers, *source),
+        _max_tokens(branch),
+        pads_fully=is_siglip,
+        lowercase=branch.family == "siglip2",
     )
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+def load_tower(branch: Branch, reader: Reader, *, with_weights: bool = True) -> tuple[Tower, Projection | None]:
+    """A checkpoint's tower and projection layer; errors are transformers' own.
 
-
-def load_model(kind: Any, checkpoint: str, options: dict[str, Any], unused: str | None = None) -> Any:
-    """A model whose every weight is in the checkpoint: transformers would make up the others at random.
-
-    Weights with ``unused`` in their name may be lacking.
+    Without weights they are to be loaded by the caller: those that are there mean nothing.
     """
-    options = options | {"output_loading_info": True, "ignore_mismatched_sizes": True}
-    if Path(checkpoint).is_dir():  # a bundle carries these folders on, and it holds no pickles
-        options["use_safetensors"] = True
-    model, found = kind.from_pretrained(checkpoint, **options)
-    missing = [name for name in found["missing_keys"] if unused is None or unused not in name]
-    if made_up := len(missing) + len(found["mismatched_keys"]):
-        raise ValueError(f"{made_up} of its weights are missing or of another size; is it of another family?")
-    return model
+    processor = reader.processor if isinstance(reader, ImageReader) else None
+    if branch.family == "jina-clip":
+        return jina.JinaTower(jina.load(branch, with_weights), branch.modality, processor), None
+    kind = KINDS[branch.family, branch.modality]
+    model = _model(kind, branch, with_weights)
+    projection = _arrays(getattr(model, kind.projection)) if kind.projection else None
+    return PretrainedTower(kind, model, processor), projection
 
 
-def _clip_text(transformers: Any, checkpoint: str, options: dict[str, Any]) -> tuple[Any, nn.Linear]:
-    model = load_model(transformers.CLIPTextModelWithProjection, checkpoint, options)
-    return model.text_model, model.text_projection
+def _model(kind: Kind, branch: Branch, with_weights: bool) -> Any:
+    import transformers
+    from transformers.initialization import no_init_weights
+
+    model_class, options = getattr(transformers, kind.model), source_options(branch.checkpoint, branch.revision)
+    if with_weights:
+        return load_model(model_class, branch.checkpoint, options | kind.options | {"dtype": torch.float32})
+    config = model_class.config_class.from_pretrained(branch.checkpoint, **options)
+    with no_init_weights():
+        return model_class(config, **kind.options)
 
 
-def _clip_image(transformers: Any, checkpoint: str, options: dict[str, Any]) -> tuple[Any, nn.Linear]:
-    model = load_model(transformers.CLIPVisionModelWithProjection, checkpoint, options)
-    return model.vision_model, model.visual_projection
+def _max_tokens(branch: Branch) -> int:
+    import transformers
+
+    if branch.family == "jina-clip":
+        return jina.MAX_TOKENS
+    model_class = getattr(transformers, KINDS[branch.family, "text"].model)
+    options = source_options(branch.checkpoint, branch.revision)
+    config = model_class.config_class.from_pretrained(branch.checkpoint, **options)
+    return int(getattr(config, "qformer_config", config).max_position_embeddings)
 
 
-def _siglip_text(transformers: Any, checkpoint: str, options: dict[str, Any]) -> tuple[Any, nn.Linear]:
-    model = load_model(transformers.SiglipTextModel, checkpoint, options)
-    return model, model.head
-
-
-def _siglip_image(transformers: Any, checkpoint: str, options: dict[str, Any]) -> tuple[Any, None]:
-    return load_model(transformers.SiglipVisionModel, checkpoint, options), None
-
-
-def _bert_text(transformers: Any, checkpoint: str, options: dict[str, Any]) -> tuple[Any, None]:
-    return load_model(transformers.BertModel, checkpoint, options | {"add_pooling_layer": False}), None
-
-
-def _vit_image(transformers: Any, checkpoint: str, options: dict[str, Any]) -> tuple[Any, None]:
-    return load_model(transformers.ViTModel, checkpoint, options | {"add_pooling_layer": False}), None
-
-
-def _arrays(layer: nn.Linear | None) -> Projection | None:
-    if layer is None:
-        return None
+def _arrays(layer: nn.Linear) -> Projection:
     bias = layer.bias.detach().float().numpy() if layer.bias is not None else None
     return Projection(weight=layer.weight.detach().float().numpy(), bias=bias)
 
 
-def _pooled(outputs: Any, inputs: dict[str, Tensor]) -> Tensor:
-    return outputs.pooler_output
+class _QFormerText(nn.Module):
+    """BLIP-2's Q-Former as a reader of text, without the parts that only images pass through."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.embeddings, self.qformer = model.embeddings, model.qformer
+        self.config = model.config.qformer_config
+        if not self.config.use_qformer_text_input:
+            raise ValueError("its config has no use_qformer_text_input; a newer revision does.")
+        _drop(self.qformer, "crossattention", "intermediate_query", "output_query")
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, **options: Any) -> Any:
+        words = self.embeddings(input_ids=input_ids)
+        return self.qformer(query_embeds=words, query_length=0, attention_mask=attention_mask, **options)
 
 
-def _last_token(outputs: Any, inputs: dict[str, Tensor]) -> Tensor:
-    return outputs.last_hidden_state[:, -1]
+class _QFormerImage(nn.Module):
+    """BLIP-2's vision model and its Q-Former, without the parts that only texts pass through."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.vision_model, self.qformer, self.query_tokens = model.vision_model, model.qformer, model.query_tokens
+        self.config = model.config.qformer_config
+        _drop(self.qformer, "intermediate", "output")
+
+    def forward(self, pixel_values: Tensor, **options: Any) -> Any:
+        seen = self.vision_model(pixel_values=pixel_values).last_hidden_state
+        queries = self.query_tokens.expand(len(seen), -1, -1)
+        return self.qformer(query_embeds=queries, encoder_hidden_states=seen, **options)
 
 
-def _first_token(outputs: Any, inputs: dict[str, Tensor]) -> Tensor:
-    return outputs.last_hidden_state[:, 0]
+def _drop(qformer: Any, *names: str) -> None:
+    """Parameters that never get a gradient stop training on several workers."""
+    for layer in qformer.encoder.layer:
+        for name in names:
+            if hasattr(layer, name):
+                delattr(layer, name)
 
 
-def _mean_over_tokens(outputs: Any, inputs: dict[str, Tensor]) -> Tensor:
-    mask = inputs["attention_mask"].to(outputs.last_hidden_state.device).unsqueeze(-1)
-    return (outputs.last_hidden_state * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+def _siglip_text(model: Any) -> Any:
+    model.head = nn.Identity()  # the projection layer, which is trained with the classifier
+    return model
 
 
-_LOADERS = {
-    ("clip", "text"): _clip_text,
-    ("clip", "image"): _clip_image,
-    ("siglip", "text"): _siglip_text,
-    ("siglip", "image"): _siglip_image,
-    ("bert", "text"): _bert_text,
-    ("vit", "image"): _vit_image,
+def _end_of_text(states: Tensor, inputs: Inputs, config: Any) -> Tensor:
+    ids = inputs["input_ids"]
+    # transformers, too, takes the highest token id where an old config has 2 for the end of the text
+    ends = ids.argmax(dim=1) if config.eos_token_id == 2 else (ids == config.eos_token_id).int().argmax(dim=1)
+    return states[torch.arange(len(ids), device=ids.device), ends]
+
+
+def _first_token(states: Tensor, inputs: Inputs, config: Any) -> Tensor:
+    return states[:, 0]
+
+
+def _last_token(states: Tensor, inputs: Inputs, config: Any) -> Tensor:
+    return states[:, -1]
+
+
+def _mean(states: Tensor, inputs: Inputs, config: Any) -> Tensor:
+    return states.mean(dim=1)
+
+
+def _mean_over_tokens(states: Tensor, inputs: Inputs, config: Any) -> Tensor:
+    mask = inputs["attention_mask"].unsqueeze(-1)
+    return (states * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+
+
+KINDS: dict[tuple[str, str], Kind] = {
+    ("clip", "text"): Kind(
+        "CLIPTextModelWithProjection", lambda model: model.text_model, _end_of_text, "text_projection"
+    ),
+    ("clip", "image"): Kind(
+        "CLIPVisionModelWithProjection",
+        lambda model: model.vision_model,
+        _first_token,
+        "visual_projection",
+        pools_itself=True,
+    ),
+    ("siglip", "text"): Kind("SiglipTextModel", _siglip_text, _last_token, "head"),
+    ("siglip", "image"): Kind("SiglipVisionModel", lambda model: model, _mean, pools_itself=True),
+    ("blip2", "text"): Kind(
+        "Blip2TextModelWithProjection", _QFormerText, _first_token, "text_projection", lora_targets=("query", "value")
+    ),
+    ("blip2", "image"): Kind(
+        "Blip2VisionModelWithProjection",
+        _QFormerImage,
+        _mean,
+        "vision_projection",
+        lora_targets=("query", "value", "qkv"),
+    ),
+    ("bert", "text"): Kind(
+        "BertModel",
+        lambda model: model,
+        _mean_over_tokens,
+        lora_targets=("query", "value"),
+        options={"add_pooling_layer": False},
+    ),
+    ("vit", "image"): Kind("ViTModel", lambda model: model, _first_token, options={"add_pooling_layer": False}),
 }
-
-_POOLS = {
-    ("clip", "text"): _pooled,
-    ("clip", "image"): _pooled,
-    ("siglip", "text"): _last_token,
-    ("siglip", "image"): _pooled,
-    ("bert", "text"): _mean_over_tokens,
-    ("vit", "image"): _first_token,
-}
+KINDS |= {("siglip2", modality): KINDS["siglip", modality] for modality in ("text", "image")}
+"""By family and modality; SigLIP 2 of fixed resolution has the classes of SigLIP."""

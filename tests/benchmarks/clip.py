@@ -7,7 +7,7 @@ from checkpoints import write_checkpoint
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
 from emo.encoders import Branch
-from emo.encoders.pretrained import resolve
+from emo.encoders.hub import resolve
 
 TINY = {"width": 96, "num_layers": 2, "image_size": 64, "patch_size": 8}
 """The size of the demo's own tiny-clip."""

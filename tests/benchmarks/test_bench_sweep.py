@@ -25,7 +25,8 @@ from safetensors.torch import save
 
 from emo.config import Budget, HeadConfig, SearchSpace, override
 from emo.encoders import Branch
-from emo.encoders.pretrained import PretrainedEncoder
+from emo.encoders.load import load_encoder
+from emo.models import FeatureSpec
 from emo.session import num_cpus
 from emo.sweep import StudyPerEncoder, run_trials
 from emo.train import TrainingData, fit
@@ -82,8 +83,7 @@ def _training_data(packed: np.ndarray, targets: np.ndarray) -> TrainingData:
         train_targets=targets[NUM_VAL:],
         val_packed=packed[:NUM_VAL],
         val_targets=targets[:NUM_VAL],
-        widths={"text": WIDTH, "image": WIDTH},
-        projections={"text": None, "image": None},
+        specs={"text": FeatureSpec(WIDTH), "image": FeatureSpec(WIDTH)},
     )
 
 
@@ -143,7 +143,7 @@ def _encoding_anew(
     targets = np.concatenate([data["first"].val_targets, data["first"].train_targets])
 
     def objective(_: optuna.Trial) -> float:
-        features = [PretrainedEncoder(branches[name]).encode(values) for name, values in posts.items()]
+        features = [load_encoder(branches[name]).encode(values) for name, values in posts.items()]
         encoded = _training_data(np.concatenate([*features, np.ones((NUM_POSTS, 2), np.float32)], axis=1), targets)
         return trial_metrics(fit(encoded, _choices(trial.config)), encoded)["val/macro_f1"]
 

@@ -1,0 +1,114 @@
+"""A training of encoders as one TorchTrainer: where it runs, what it keeps, how it goes on, what comes of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ray
+from ray import tune
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from emo import storage
+from emo.config import HeadConfig, TrainingConfig, UserError
+from emo.session import has_gpus
+from emo.train_loop import WEIGHTS, TrainingJob, train_loop
+from emo.trial import COMPLETE, chosen, weights_uri
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A training that has ended."""
+
+    metrics: dict[str, Any]
+    """As State.metrics gives them, after the last epoch."""
+    weights: bytes
+    """Those of the best epoch, as safetensors."""
+
+
+def fit(job: TrainingJob, folder: str, name: str, callbacks: Sequence[Any] = ()) -> Trained:
+    """Train on Ray Train workers until val loss no longer falls.
+
+    What ``folder/name`` holds of a training that was interrupted is gone on with. A loss that is not finite is a
+    FloatingPointError; a worker that was lost more often than ``max_failures`` is Ray's TrainingFailedError.
+    """
+    training = job.training
+    trainer = TorchTrainer(
+        train_loop,
+        train_loop_config={"job": job},
+        scaling_config=scaling(training),
+        run_config=RunConfig(
+            name=name,
+            storage_path=storage.absolute(folder),
+            failure_config=FailureConfig(max_failures=training.max_failures),
+            checkpoint_config=CheckpointConfig(
+                num_to_keep=training.keep_checkpoints,
+                checkpoint_score_attribute="val_loss",
+                checkpoint_score_order="min",
+            ),
+            callbacks=list(callbacks),
+        ),
+    )
+    result = trainer.fit()
+    assert result.metrics
+    assert result.best_checkpoints
+    if result.metrics["error"]:
+        raise FloatingPointError(result.metrics["error"])
+    best = min(result.best_checkpoints, key=lambda found: found[1]["val_loss"])[0]
+    with best.as_directory() as kept:
+        return Trained(result.metrics, storage.read_bytes(storage.join(kept, WEIGHTS)))
+
+
+def fit_and_keep(job: TrainingJob, run: str, trial_id: str, callbacks: Sequence[Any] = ()) -> dict[str, Any]:
+    """Train as a trial of a run's folder, keep its weights there, and drop its checkpoints; returns its metrics."""
+    folder = storage.join(run, "training")
+    trained = fit(job, folder, trial_id, callbacks)
+    storage.write_bytes(weights_uri(run, trial_id), trained.weights)
+    storage.remove(storage.join(folder, trial_id))
+    return {**trained.metrics, COMPLETE: True}
+
+
+def run_trainer_trial(choices: dict[str, Any], *, jobs: dict[str, TrainingJob], fixed: HeadConfig, run: str) -> None:
+    """One trial of a sweep that trains encoders; each epoch is reported, so that it can be stopped early."""
+    job = replace(jobs[choices["encoder"]], head=replace(fixed, **chosen(choices)))
+    tune.report(fit_and_keep(job, run, tune.get_context().get_trial_id(), [TuneReportCallback()]))
+
+
+def scaling(training: TrainingConfig) -> ScalingConfig:
+    """A GPU for each worker where the cluster has any, or else cores."""
+    fewest, most = training.num_workers[0], training.num_workers[-1]
+    return ScalingConfig(
+        num_workers=fewest if fewest == most else (fewest, most),  # type: ignore[arg-type]
+        use_gpu=has_gpus(),
+        resources_per_worker=of_worker(training),
+    )
+
+
+def of_worker(training: TrainingConfig) -> dict[str, int]:
+    """What one worker takes of the cluster."""
+    return {"CPU": training.cpus_per_worker} | ({"GPU": 1} if has_gpus() else {})
+
+
+def num_that_fit(training: TrainingConfig) -> int:
+    """How many such trainings the cluster has room for at once, each with its fewest workers."""
+    has, workers = ray.cluster_resources(), training.num_workers[0]
+    spare = {"CPU": 1.0} if has_gpus() else {}  # what reads posts for GPUs takes a core of its own
+    rooms = [
+        (has.get(name, 0) - spare.get(name, 0)) / (workers * amount) for name, amount in of_worker(training).items()
+    ]
+    return max(0, int(min(rooms) + 1e-6))
+
+
+def require_room(training: TrainingConfig) -> None:
+    """A UserError where the cluster could never hold the workers, who would otherwise be waited for without end."""
+    if num_that_fit(training):
+        return
+    has = ray.cluster_resources()
+    each = f"{training.cpus_per_worker} core{'s' if training.cpus_per_worker > 1 else ''}"
+    each += " and a GPU" if has_gpus() else ""
+    raise UserError(
+        f"--num-workers {training.num_workers[0]} asks for {each} for each worker, but the cluster has "
+        f"{has.get('CPU', 0):g} cores and {has.get('GPU', 0):g} GPUs; ask for fewer workers, or for fewer cores for "
+        "each with --cpus-per-worker."
+    )
