@@ -156,10 +156,9 @@ def make_chunks(table: pa.Table, recipe: Recipe) -> Iterator[Arrays]:
 def _arrays(table: pa.Table, recipe: Recipe) -> Arrays:
     index = table["index"].to_numpy()
     arrays: Arrays = {"index": index, "shares": target_shares(table)}
-    tags_mode = "ignore" if any(branch.modality == "tags" for branch in recipe.branches) else recipe.text.tags
     for branch in recipe.branches:
         captions = _captions(recipe.text) if branch.modality == "text" else None
-        values = encoder_inputs(table, branch.modality, tags_mode, captions)
+        values = encoder_inputs(table, branch.modality, recipe.text.of(branch).tags, captions)
         rng = None if recipe.augment is None else np.random.default_rng((*recipe.augment, 3, int(index[0])))
         arrays |= _encoded(branch, values, rng)
     return arrays

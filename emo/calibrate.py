@@ -20,6 +20,9 @@ from emo.tables import write_table
 from emo.thresholds import candidates, choose, decide
 from emo.watch import ranked, read_trials
 
+SCORES = "scores"
+"""Where in a run's folder the posts lie that a kept model has read, until all are."""
+
 
 def calibrate(
     run: str, config: SweepConfig, posts: Posts, specs: Sequence[EncoderSpec], data: dict[str, EncodedPosts]
@@ -34,10 +37,11 @@ def calibrate(
             bundle = bundle_of(run, config, trial, spec, data[spec.name], posts)
             found = None
             if config.mode in TRAINS_ENCODERS:
-                parts = storage.join(run, "scores", trial["trial_id"])
+                parts = storage.join(run, SCORES, trial["trial_id"])
                 found = probs_from_posts(parts, bundle, data[spec.name], posts)
             tasks.append(_calibrate_one.remote(run, trial, rank, shared, bundle, found, config, labels))
     rows = [row for result in ray.get(tasks) for row in result]
+    storage.remove(storage.join(run, SCORES))
     write_table(storage.join(run, "calibration.parquet"), pa.Table.from_pylist(rows))
     return rows
 

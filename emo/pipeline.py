@@ -27,7 +27,7 @@ from emo.encode import TextVariant
 from emo.encoded import EncodedPosts, encoded_posts
 from emo.encoders import FAMILIES, NO_LORA, ONE_LAYER, UNTRAINED, Branch, EncoderSpec, parse_encoder
 from emo.features import Features, embed, resolve_encoders
-from emo.losses import goals_of, prevalence_of
+from emo.losses import check_single_label, goals_of, prevalence_of
 from emo.posts import folded, posts_manifest
 from emo.prepare import Purpose, posts_key, prepare
 from emo.raw import Source
@@ -235,13 +235,16 @@ def encoded(
 
 
 def encoder_data(
-    config: EncodersConfig, posts: Posts, specs: list[EncoderSpec], features: dict[Branch, Features]
+    config: SweepConfig, posts: Posts, specs: list[EncoderSpec], features: dict[Branch, Features]
 ) -> dict[str, EncodedPosts]:
     """The labelled posts as each encoder sees them, by the encoder's name."""
-    return {
+    data = {
         spec.name: encoded_posts(posts.folder, [features[b] for b in spec.branches if b in features], config.fold)
         for spec in specs
     }
+    if "softmax" in config.space.loss:
+        check_single_label(data[specs[0].name].targets)
+    return data
 
 
 def training_jobs(

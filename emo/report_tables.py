@@ -113,11 +113,14 @@ def cautions(run: Run) -> list[str]:
     return found
 
 
+STATUSES = ("done", "pruned", "failed", "running")
+
+
 def progress(run: Run) -> dict[str, int]:
     """Trials by status, and how many the sweep plans."""
     counts = {} if run.trials is None else run.trials["status"].value_counts().to_dict()
     planned = run.budget.total_trials(len(run.config["encoders"]))
-    return {"planned": planned} | {status: int(counts.get(status, 0)) for status in ("done", "failed", "running")}
+    return {"planned": planned} | {status: int(counts.get(status, 0)) for status in STATUSES}
 
 
 def failures(run: Run) -> list[tuple[str, int]]:

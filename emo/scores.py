@@ -61,7 +61,6 @@ def probs_from_posts(parts: str, bundle: Bundle, data: EncodedPosts, posts: Post
     table = read_folder(parts)
     row_of = {post_id: row for row, post_id in enumerate(table["post_id"].to_pylist())}
     probs = np.stack([table[f"prob/{label}"].to_numpy() for label in bundle.labels], axis=1)
-    storage.remove(parts)
     return {split: probs[[row_of[post_id] for post_id in ids]] for split, ids in data.post_ids.items()}
 
 

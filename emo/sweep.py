@@ -165,7 +165,9 @@ def run_trainings(
     # what waits for the trainer takes nothing that its workers, or the next trial's, could then wait for in vain
     trainable = tune.with_resources(trainable, tune.PlacementGroupFactory([{"memory": 1}]))
     pruner = PruneEachEncoder(run, list(jobs), fixed.max_epochs)
-    return run_experiment(run, trainable, searcher, num_that_fit(training), callbacks, pruner)
+    results = run_experiment(run, trainable, searcher, num_that_fit(training), callbacks, pruner)
+    storage.remove(storage.join(run, "training"))  # the checkpoints of trainings that were stopped early
+    return results
 
 
 def run_experiment(

@@ -25,7 +25,8 @@ from emo.models import start_at_prevalence
 from emo.posts import posts_manifest
 from emo.sampler import Share
 from emo.train import MicroBatch, make_optimizer, train_epoch
-from emo.train_loop import MAX_NORM, Recent, State, TrainingJob
+from emo.train_loop import MAX_NORM, TrainingJob
+from emo.train_state import Recent, State
 from emo.trainer import fit, num_that_fit, require_room
 
 pytestmark = pytest.mark.usefixtures("ray_session")

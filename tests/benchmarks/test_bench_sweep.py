@@ -28,7 +28,7 @@ from emo.encoders import Branch
 from emo.encoders.load import load_encoder
 from emo.models import FeatureSpec
 from emo.session import num_cpus
-from emo.sweep import StudyPerEncoder, run_trials
+from emo.sweep import StudyPerEncoder, distributions, run_trials
 from emo.train import TrainingData, fit
 from emo.trial import PARAMETERS, trial_metrics
 from emo.watch import Watcher
@@ -103,7 +103,7 @@ def data() -> dict[str, TrainingData]:
 
 def _sweep(run: Path, data: dict[str, TrainingData]) -> tuple[float, float, list[Any]]:
     """Wall seconds of a sweep, those since its first actor was up, and its results."""
-    searcher = StudyPerEncoder(list(data), SearchSpace(), BUDGET, seed=0)
+    searcher = StudyPerEncoder({name: distributions(SearchSpace(), "frozen", 2) for name in data}, BUDGET, seed=0)
     first = FirstStart()
     began = time.perf_counter()
     grid = run_trials(str(run), data, FIXED, searcher, [Watcher(str(run), list(data), NUM_TRIALS, top=10), first])
