@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from emo import storage
 from emo.bundle import Bundle, load_classifier
@@ -53,11 +54,18 @@ def probs_from_features(bundle: Bundle, data: EncodedPosts) -> dict[str, np.ndar
     return {split: predict_probs(model, data.packed[split]) for split in SPLITS}
 
 
+class Score(Predict):
+    """Probs and labels of the posts that carry labels; others are not read."""
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        return super().__call__(batch.filter(pc.not_equal(batch["split"], "unlabelled")))
+
+
 def probs_from_posts(parts: str, bundle: Bundle, data: EncodedPosts, posts: Posts) -> dict[str, np.ndarray]:
     """The same of a model whose encoders were trained: all posts pass through it, into ``parts`` and on every device of
     the cluster; parts that are there already are not made again."""
-    columns, num_posts = ["post_id", "text", "image", "tags"], posts.manifest["num_posts"]
-    map_posts(posts.folder, parts, "posts scored", Predict, (bundle, posts.text), columns, num_posts)
+    columns, num_posts = ["post_id", "text", "image", "tags", "split"], posts.manifest["num_posts"]
+    map_posts(posts.folder, parts, "posts scored", Score, (bundle, posts.text), columns, num_posts)
     table = read_folder(parts)
     row_of = {post_id: row for row, post_id in enumerate(table["post_id"].to_pylist())}
     probs = np.stack([table[f"prob/{label}"].to_numpy() for label in bundle.labels], axis=1)

@@ -52,7 +52,8 @@ def _on_workers(run: Run, job: TrainingJob) -> dict[str, Any]:
 def show_epoch(epoch: dict[str, Any]) -> None:
     """A line an epoch."""
     losses = f"loss {epoch['train_loss']:.4f} on train, {epoch['val_loss']:.4f} on val"
-    say(f"epoch {epoch['epoch']}: {losses}; val macro F1 {figure(epoch['val_macro_f1'])}")
+    rate = f"; {epoch['posts_per_second']:.0f} posts a second" if "posts_per_second" in epoch else ""
+    say(f"epoch {epoch['epoch']}: {losses}; val macro F1 {figure(epoch['val_macro_f1'])}{rate}")
 
 
 class TellEpochs(UserCallback):

@@ -123,9 +123,11 @@ class Worker:
             no_sync=no_sync,
             add_up=added_up,
         )
+        trained = time.perf_counter() - started
         val_loss, scores = self.evaluate(recent)
         self.state.seconds += time.perf_counter() - started
-        self.state.add({"train_loss": train_loss, "val_loss": val_loss}, scores)
+        rate = self.job.train.num_rows / trained
+        self.state.add({"train_loss": train_loss, "val_loss": val_loss, "posts_per_second": round(rate, 2)}, scores)
 
     def _micro_batches(self, epoch: int, recent: "Recent") -> Iterator[MicroBatch]:
         generator = torch.Generator().manual_seed(torch.initial_seed())

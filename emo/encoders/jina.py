@@ -39,12 +39,15 @@ class JinaTower(Tower):
 
 def load(branch: Branch, with_weights: bool) -> Any:
     import transformers
+    from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
     options = source_options(branch.checkpoint, branch.revision) | code_options(branch.remote_code)
     if with_weights:
         return load_model(transformers.AutoModel, branch.checkpoint, options | {"dtype": torch.float32})
     config = transformers.AutoConfig.from_pretrained(branch.checkpoint, **options)
-    return transformers.AutoModel.from_config(config, **code_options(branch.remote_code))
+    # AutoModel.from_config fails once the same code was loaded, as for the other branch of the checkpoint
+    return get_class_from_dynamic_module(config.auto_map["AutoModel"], branch.checkpoint, **options)(config)
+
 
 
 def image_processor(transformers: Any, checkpoint: str, options: dict[str, Any]) -> Any:
