@@ -11,11 +11,12 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from emo.encode import TextVariant, Unit, encoder_inputs, input_columns, plan_units
+from emo.encode import Unit, plan_units
 from emo.encoders import Branch
 from emo.encoders.base import Reader
 from emo.encoders.load import load_reader
 from emo.posts import data_folder, posts_manifest, target_shares, with_fold
+from emo.reading import TextVariant, encoder_inputs, input_columns
 from emo.sampler import MicroBatch, Part, Share, parts, windows
 from emo.tables import stream_folder
 

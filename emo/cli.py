@@ -6,9 +6,12 @@ from typing import Any
 
 import tyro
 
-from emo.config import TRAINS_ENCODERS, SweepConfig
+from emo.config import TRAINS_ENCODERS, SweepConfig, TrainConfig
 from emo.errors import sentence
 from emo.session import silence_native_code, start_ray
+
+FLAGS_OF_ONE = {"--space.": "--", "--encoders": "--encoder"}
+"""A sweep's flags as jobs/train.py has them, whose one training is kept as a sweep of one trial."""
 
 
 def needs_dashboard(config: Any) -> bool:
@@ -32,5 +35,12 @@ def run_job(config_type: type[Any], main: Callable[[Any], None], *, needs_ray: b
         said = sentence(error)
         if said is None:
             raise
-        print(f"error: {said}", file=sys.stderr)
+        print(f"error: {in_flags_of(config_type, said)}", file=sys.stderr)
         sys.exit(2)
+
+
+def in_flags_of(config_type: type[Any], said: str) -> str:
+    """A sentence with the flags that the job itself has."""
+    for there, here in FLAGS_OF_ONE.items() if config_type is TrainConfig else ():
+        said = said.replace(there, here)
+    return said

@@ -124,6 +124,12 @@ class TrialProgress:
             counts = ", ".join(f"{name} {count}" for name, count in by_encoder.items())
             say(f"trials {done}/{self.total} ({counts}); {self._note(done, best, failed)}")
 
+    def show_epoch(self, encoder: str, epoch: int, value: float) -> None:
+        """How a training fares that takes long enough to be asked."""
+        if self.bar is None and time.monotonic() - self.last_line >= PLAIN_SECONDS:
+            self.last_line = time.monotonic()
+            say(f"{encoder}: epoch {epoch}, val macro F1 {value:.3f} so far")
+
     def _note(self, done: int, best: float | None, failed: int) -> str:
         rate = (time.monotonic() - self.started) / max(1, done - self.already_done)
         parts = [f"best val macro F1 {best:.3f}"] if best is not None else []

@@ -3,28 +3,27 @@
 Apart from :mod:`emo.features` so that an actor starts without the libraries that only training needs.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 import ray.data
 import torch
 
 from emo import storage
-from emo.config import UserError
 from emo.console import Progress
 from emo.encoders import Branch
 from emo.encoders.load import load_encoder
 from emo.parts import missing_parts, writing_part
 from emo.posts import data_folder
-from emo.tables import parquet_files, read_folder, stream_folder
+from emo.reading import TextVariant, encoder_inputs
+from emo.tables import parquet_files
 
 ROWS_PER_PART = 256
 ROWS_PER_LARGE_PART = 2048
@@ -33,71 +32,6 @@ NUM_PARTS = 512
 ROWS_PER_ACTOR = 2048
 """An actor takes seconds to start, in which another encodes about this many small posts."""
 BATCH_SIZE = 64
-
-
-@dataclass(frozen=True)
-class TextVariant:
-    """What text branches read of a post, beside its text."""
-
-    tags: str
-    """append or ignore."""
-    captions: str | None = None
-    """The folder of a set of captions of the same posts."""
-
-    @property
-    def key(self) -> list[str | None]:
-        """What features depend on: a set of captions is named by what made it."""
-        return [self.tags, self.captions and self.captions.rstrip("/").rpartition("/")[2]]
-
-    def of(self, branch: Branch) -> "TextVariant":
-        """What one branch reads."""
-        return replace(self, tags="ignore") if branch.ignores_tags else self
-
-    def read_captions(self) -> dict[str, str] | None:
-        """The captions by post id; None where none are read."""
-        return None if self.captions is None else read_captions(self.captions)
-
-
-def text_for_encoder(
-    text: str | None, tags: list[str] | None, tags_mode: str, caption: str | None = None
-) -> str | None:
-    """What a text branch reads of a post: its text, then its tags where they are appended, then the caption of its
-    image where there is one; None without any of them."""
-    words = [text] if text else []
-    if tags_mode == "append" and tags:
-        words += tags
-    if caption:
-        words.append(caption)
-    return " ".join(words) or None
-
-
-def texts_of(table: pa.Table, tags_mode: str, captions: Mapping[str, str] | None = None) -> list[str | None]:
-    """:func:`text_for_encoder` of every row of a table with ``text`` and ``tags``; captions are by its ``post_id``."""
-    found = [captions.get(post_id) for post_id in table["post_id"].to_pylist()] if captions else [None] * len(table)
-    rows = zip(table["text"].to_pylist(), table["tags"].to_pylist(), found, strict=True)
-    return [text_for_encoder(text, tags, tags_mode, caption) for text, tags, caption in rows]
-
-
-def read_captions(folder: str) -> dict[str, str]:
-    """The captions of a set that jobs/caption.py wrote, by post id; a UserError where the folder holds none."""
-    found = storage.manifest(folder)
-    if found is None or found.get("kind") != "captions":
-        raise UserError(f"{folder} is not a folder of captions; jobs/caption.py makes one.")
-    table = read_folder(storage.join(folder, found["data"])).drop_null()
-    return dict(zip(table["post_id"].to_pylist(), table["caption"].to_pylist(), strict=True))
-
-
-def encoder_inputs(
-    table: pa.Table, modality: str, tags_mode: str, captions: Mapping[str, str] | None = None
-) -> list[Any]:
-    """What a branch reads of every row (a text, image bytes, a list of tags, or None where the post lacks it)."""
-    if modality == "text":
-        return texts_of(table, tags_mode, captions)
-    return [value or None for value in table[modality].to_pylist()]
-
-
-def input_columns(modality: str) -> list[str]:
-    return ["text", "tags"] if modality == "text" else [modality]
 
 
 def actor_device() -> str:
@@ -138,18 +72,6 @@ class Encode:
             if self.layers
             else np.empty((0, tower.width), np.float32)
         )
-
-
-def count_cut(data: str, captions: Mapping[str, str] | None = None) -> dict[str, int]:
-    """How many texts, or lists of tags, were cut for a branch's features, and how many texts of these lost words of
-    their caption, which comes last; for the features' manifest."""
-    cut = [post_id for batch in stream_folder(data, ["post_id", "cut"]) for post_id in _cut_ids(batch)]
-    counts = {"num_cut_texts": len(cut)}
-    return counts if captions is None else counts | {"num_cut_captions": sum(each in captions for each in cut)}
-
-
-def _cut_ids(batch: pa.RecordBatch) -> list[str]:
-    return pc.filter(batch["post_id"], batch["cut"]).to_pylist()
 
 
 @dataclass(frozen=True)

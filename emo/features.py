@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -11,7 +11,7 @@ import ray
 import torch
 
 from emo import storage
-from emo.encode import Encode, TextVariant, count_cut, encoder_inputs, input_columns, map_posts, texts_of
+from emo.encode import Encode, map_posts
 from emo.encoders import FAMILIES, SCRATCH, Branch, EncoderSpec
 from emo.encoders.hub import resolve
 from emo.encoders.load import load_encoder
@@ -21,10 +21,12 @@ from emo.models import Projection
 from emo.parts import gather
 from emo.posts import data_folder, posts_manifest, read_posts, with_fold
 from emo.prepare import plain_errors
+from emo.reading import Cut, TextVariant, count_cut, encoder_inputs, input_columns, texts_of
 from emo.tables import stream_folder
 from emo.work import Manifest, make_set
 
-FORMAT = 3
+NOTHING_CUT = Cut()
+FORMAT = 4
 """Counts changes to what a set of features holds."""
 TINY_ROWS = 5_000
 """A tiny checkpoint learns from at most this many posts."""
@@ -40,10 +42,8 @@ class Features:
     projection: Projection | None
     reused: bool
     """Whether a former run had left them."""
-    num_cut_texts: int = 0
-    """Texts, or lists of tags, that were longer than the branch reads."""
-    num_cut_captions: int = 0
-    """Of these, those that lost words of their caption, which comes last."""
+    cut: Cut = NOTHING_CUT
+    """What was longer than the branch reads."""
     num_layers: int = 1
     """Layers that stand side by side, (L * D), for --mode layer-mix."""
 
@@ -83,8 +83,10 @@ def _encode_posts(posts: str, branch: Branch, folder: str, work: str, text: Text
     if encoder.projection is not None:
         _write_projection(storage.join(folder, data, "projection.safetensors"), encoder.projection)
     captions = text.read_captions() if branch.modality == "text" else None
-    return ({} if branch.modality == "image" else count_cut(storage.join(folder, data), captions)) | {
+    cut = NOTHING_CUT if branch.modality == "image" else count_cut(storage.join(folder, data), captions)
+    return {
         "kind": "features",
+        "cut": asdict(cut),
         "data": data,
         "width": encoder.tower.width,
         "num_layers": encoder.tower.num_layers if layers else 1,
@@ -105,8 +107,7 @@ def _features(branch: Branch, folder: str, manifest: Manifest, reused: bool) -> 
         width=manifest["width"],
         projection=projection,
         reused=reused,
-        num_cut_texts=manifest.get("num_cut_texts", 0),
-        num_cut_captions=manifest.get("num_cut_captions", 0),
+        cut=Cut(**manifest["cut"]),
         num_layers=manifest["num_layers"],
     )
 

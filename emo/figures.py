@@ -59,6 +59,9 @@ PARAMS = {
     "num_layers": "layers",
     "batch_size": "batch size",
     "warmup_steps": "warm-up steps",
+    "encoder_lr": "encoder's learning rate",
+    "loss": "loss",
+    "fusion": "fusion",
 }
 
 
@@ -77,9 +80,9 @@ class Curve:
     f1: float
 
 
-def curve(label: str, gold: np.ndarray, probs: np.ndarray, threshold: float) -> Curve:
-    """The curve of one label from its gold (N,) and its probs (N,)."""
-    positives, predicted = int(gold.sum()), probs >= threshold
+def curve(label: str, gold: np.ndarray, probs: np.ndarray, predicted: np.ndarray, threshold: float) -> Curve:
+    """The curve of one label from its gold (N,), its probs (N,) and what was predicted by a threshold (N,)."""
+    positives = int(gold.sum())
     hits = int((gold & predicted).sum())
     point = hits / max(1, positives), hits / max(1, int(predicted.sum()))
     f1 = 2 * hits / max(1, positives + int(predicted.sum()))
@@ -101,31 +104,31 @@ def curve(label: str, gold: np.ndarray, probs: np.ndarray, threshold: float) -> 
 
 def importance(trials: pd.DataFrame, space: Mapping[str, Any]) -> dict[str, float]:
     """Each hyperparameter's share of the spread of val macro F1 among an encoder's finished trials, by fANOVA."""
-    dists, verbosity = _distributions(space), optuna.logging.get_verbosity()
+    dists, verbosity = _distributions(space, trials), optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # a study rebuilt for a figure is no news
     try:
         study = optuna.create_study(direction="maximize")
         for row in trials.to_dict("records"):
-            params = {
-                name: float(row[name]) if isinstance(dists[name], FloatDistribution) else int(row[name])
-                for name in PARAMS
-            }
+            params = {name: row[name] for name in dists}
             study.add_trial(optuna.create_trial(params=params, distributions=dists, value=float(row["val/macro_f1"])))
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
         found = optuna.importance.get_param_importances(study, evaluator=evaluator)
     finally:
         optuna.logging.set_verbosity(verbosity)
-    return {name: float(found.get(name, 0.0)) for name in PARAMS}
+    return {name: float(found.get(name, 0.0)) for name in dists}
 
 
-def _distributions(space: Mapping[str, Any]) -> dict[str, BaseDistribution]:
-    """What Optuna searched; JSON has made lists of the tuples."""
-    return {
-        "lr": FloatDistribution(space["lr"][0], space["lr"][1], log=True),
+def _distributions(space: Mapping[str, Any], trials: pd.DataFrame) -> dict[str, BaseDistribution]:
+    """What Optuna searched and the trials differ in; JSON has made lists of the tuples."""
+    categories = ("hidden", "num_layers", "batch_size", "loss", "fusion")
+    rates = {name: space[name] for name in ("lr", "encoder_lr") if name in space}
+    dists: dict[str, BaseDistribution] = {
+        **{name: FloatDistribution(low, high, log=True) for name, (low, high) in rates.items()},
         "dropout": FloatDistribution(*space["dropout"]),
         "warmup_steps": IntDistribution(*space["warmup_steps"]),
-        **{name: CategoricalDistribution(list(space[name])) for name in ("hidden", "num_layers", "batch_size")},
+        **{name: CategoricalDistribution(list(space[name])) for name in categories if name in space},
     }
+    return {name: dists[name] for name in PARAMS if name in trials and trials[name].nunique() > 1}
 
 
 def png(figure: Figure) -> bytes:
@@ -221,18 +224,14 @@ def precision_recall(curves: Sequence[Curve]) -> Figure:
 @rc_context(STYLE)
 def importance_bars(importances: Mapping[str, Mapping[str, float]]) -> Figure:
     """How much of the spread of val macro F1 each hyperparameter explains, one panel an encoder."""
-    order = sorted(
-        next(iter(importances.values())), key=lambda p: np.mean([shares.get(p, 0.0) for shares in importances.values()])
-    )
-    figure, panels = _panels(len(importances), 2.3, sharex=True, sharey=True)
+    names = {name for shares in importances.values() for name in shares}
+    order = sorted(names, key=lambda p: (np.mean([shares.get(p, 0.0) for shares in importances.values()]), p))
+    figure, panels = _panels(len(importances), 0.5 + 0.3 * len(order), sharex=True, sharey=True)
     for axes, (encoder, shares) in zip(panels, importances.items(), strict=False):
-        bars = axes.barh(
-            [PARAMS[name] for name in order],
-            [shares.get(name, 0.0) for name in order],
-            color=BLUE,
-            height=0.62,
-        )
+        rows = [row for row, name in enumerate(order) if name in shares]  # not all encoders have all of them
+        bars = axes.barh(rows, [shares[order[row]] for row in rows], color=BLUE, height=0.62)
         axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=9, color=INK)
+        axes.set_yticks(range(len(order)), [PARAMS[name] for name in order])
         axes.set(title=encoder, xlim=(0, 1.12))
         axes.grid(visible=False, axis="y")
     figure.supxlabel("Share of the spread of val macro F1", fontsize=10.5, color=INK)

@@ -10,10 +10,10 @@ import pyarrow.compute as pc
 
 from emo import baselines, storage
 from emo.calibrate import split_metrics
-from emo.encode import TextVariant, texts_of
 from emo.encoded import EncodedPosts
 from emo.encoders import EncoderSpec
 from emo.posts import read_posts
+from emo.reading import TextVariant, texts_of
 from emo.tables import read_table, write_table
 from emo.thresholds import RULES, candidates, choose, decide
 

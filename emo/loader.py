@@ -28,9 +28,9 @@ from emo.batches import (
     tasks_of,
 )
 from emo.config import UserError
-from emo.encode import TextVariant
 from emo.encoders import Branch
 from emo.errors import sentence
+from emo.reading import TextVariant
 from emo.sampler import Share
 
 STORE_SHARE = 0.5

@@ -3,6 +3,8 @@
 import inspect
 from dataclasses import dataclass, replace
 
+from rich import filesize
+
 from emo import demo, storage
 from emo.batches import read_plan
 from emo.bundle import Bundle
@@ -23,14 +25,15 @@ from emo.config import (
     from_dict,
 )
 from emo.console import say, warn
-from emo.encode import TextVariant
 from emo.encoded import EncodedPosts, encoded_posts
 from emo.encoders import FAMILIES, NO_LORA, ONE_LAYER, UNTRAINED, Branch, EncoderSpec, parse_encoder
+from emo.encoders.load import load_reader
 from emo.features import Features, embed, resolve_encoders
 from emo.losses import check_single_label, goals_of, prevalence_of
 from emo.posts import folded, posts_manifest
 from emo.prepare import Purpose, posts_key, prepare
 from emo.raw import Source
+from emo.reading import Cut, TextVariant, find_cut
 from emo.run import Run, stored_encoders
 from emo.sources import find_sources
 from emo.sweep import fixed_choices
@@ -145,6 +148,14 @@ def embedded_corpus(cache: str, seed: int) -> str:
     return storage.join(folder, found["file"])
 
 
+def check_choices(config: SweepConfig, posts: Posts) -> None:
+    """A UserError where the cluster, or these posts, can never be trained on as it was asked."""
+    if config.mode in TRAINS_ENCODERS:
+        require_room(config.training)
+    if "softmax" in config.space.loss:
+        check_single_label(encoded_posts(posts.folder, [], config.fold).targets)
+
+
 def chosen_encoders(config: EncodersConfig, posts: Posts) -> list[EncoderSpec]:
     """The encoders to try; those of a preset that ask for what this corpus lacks are left out with a word."""
     remote_code = (config.code_revision or config.revision) if config.trust_remote_code else None
@@ -230,21 +241,28 @@ def encoded(
             refresh=config.refresh,
         )
         how = "reused from" if features[branch].reused else "written to"
-        say(f"features: {branch.modality} of {names} {how} {features[branch].folder}")
+        size = filesize.decimal(sum(storage.list_files(features[branch].folder).values()))
+        say(f"features: {branch.modality} of {names} {how} {features[branch].folder} ({size})")
     return specs, features
+
+
+def cuts(posts: Posts, specs: list[EncoderSpec], features: dict[Branch, Features]) -> dict[Branch, Cut]:
+    """What is longer than a branch reads, by branch."""
+    branches = {branch for spec in specs for branch in spec.branches if branch.modality != "image"}
+    return {
+        b: features[b].cut if b in features else find_cut(posts.folder, load_reader(b), posts.text.of(b))
+        for b in branches
+    }
 
 
 def encoder_data(
     config: SweepConfig, posts: Posts, specs: list[EncoderSpec], features: dict[Branch, Features]
 ) -> dict[str, EncodedPosts]:
     """The labelled posts as each encoder sees them, by the encoder's name."""
-    data = {
+    return {
         spec.name: encoded_posts(posts.folder, [features[b] for b in spec.branches if b in features], config.fold)
         for spec in specs
     }
-    if "softmax" in config.space.loss:
-        check_single_label(data[specs[0].name].targets)
-    return data
 
 
 def training_jobs(
@@ -257,7 +275,6 @@ def training_jobs(
     """What Ray Train workers are told about each encoder; none where the encoders stay as they are."""
     if config.mode not in TRAINS_ENCODERS:
         return {}
-    require_room(config.training)
     train, val = (read_plan(posts.folder, split, config.fold) for split in ("train", "val"))
     any_data = data[specs[0].name].for_training()
     goals = goals_of(any_data.train_targets, any_data.train_shares, any_data.trains_on, "bce")

@@ -7,6 +7,7 @@ from emo.console import duration, figure, say, show_facts, show_table, warn
 from emo.datasets import list_corpora
 from emo.encoders import Branch, EncoderSpec
 from emo.features import Features
+from emo.reading import Cut
 from emo.session import has_gpus, num_cpus
 
 
@@ -140,19 +141,16 @@ def show_features(features: dict[Branch, Features]) -> None:
             for branch, found in features.items()
         ],
     )
-    warn_of_cuts(features)
+    warn_of_cuts({branch: found.cut for branch, found in features.items()})
 
 
-def warn_of_cuts(features: dict[Branch, Features]) -> None:
-    """Say where texts were longer than a branch reads."""
-    for branch, found in features.items():
-        if found.num_cut_texts:
-            lost = (
-                f", and {found.num_cut_captions:,} of them lost words of their caption"
-                if found.num_cut_captions
-                else ""
-            )
-            warn(f"{found.num_cut_texts:,} texts are longer than {branch.checkpoint} reads{lost}")
+def warn_of_cuts(cuts: dict[Branch, Cut]) -> None:
+    """Say where texts are longer than a branch reads."""
+    for branch, cut in cuts.items():
+        if cut.num_texts:
+            what = "texts" if branch.modality == "text" else "lists of tags"
+            lost = f", and {cut.num_captions:,} of them lose words of their caption" if cut.num_captions else ""
+            warn(f"{cut.num_texts:,} {what} are longer than {branch.checkpoint} reads{lost}")
 
 
 def show_predictions(folder: str, manifest: dict[str, Any]) -> None:

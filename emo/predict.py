@@ -10,13 +10,14 @@ import pyarrow.compute as pc
 
 from emo import storage
 from emo.bundle import Bundle, load_model
-from emo.encode import TextVariant, actor_device, encoder_inputs, map_posts
+from emo.encode import actor_device, map_posts
 from emo.encoders.base import Encoder
 from emo.evaluation import evaluate, worst_mistakes, write_evaluation
 from emo.models import FeatureSpec
 from emo.parts import gather
 from emo.posts import read_posts
 from emo.prepare import plain_errors
+from emo.reading import TextVariant, encoder_inputs
 from emo.rows import KEPT
 from emo.tables import stream_folder
 from emo.thresholds import decide

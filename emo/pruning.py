@@ -22,7 +22,7 @@ class PruneEachEncoder(FIFOScheduler):
 
     def __init__(self, run: str, encoders: list[str], max_epochs: int) -> None:
         super().__init__()
-        self.uri = storage.join(run, "rungs.json")
+        self.uri, self.max_epochs = storage.join(run, "rungs.json"), max_epochs
         self.recalled = False
         self.halvings = {
             name: AsyncHyperBandScheduler(
@@ -32,7 +32,7 @@ class PruneEachEncoder(FIFOScheduler):
                 max_t=max(max_epochs, GRACE_EPOCHS),
                 grace_period=GRACE_EPOCHS,
                 reduction_factor=REDUCTION,
-                stop_last_trials=False,  # a training ends by itself after its last epoch, and has to keep its weights
+                stop_last_trials=False,
             )
             for name in encoders
         }
@@ -47,7 +47,7 @@ class PruneEachEncoder(FIFOScheduler):
         self._halving(trial).on_trial_add(tune_controller, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        if result.get(COMPLETE):
+        if result.get(COMPLETE) or result["epoch"] >= self.max_epochs:  # to stop it now would save nothing
             return TrialScheduler.CONTINUE
         decision = self._halving(trial).on_trial_result(tune_controller, trial, result)
         self._remember()

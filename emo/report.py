@@ -14,6 +14,15 @@ from emo.config import PLUTCHIK
 from emo.pages import number
 from emo.report_run import Run, read_run, records
 
+WHAT_TRAINS = {
+    "frozen": "classifier only",
+    "partial": "classifier and projection layers",
+    "layer-mix": "classifier and weights of layers",
+    "lora": "classifier and adapters",
+    "full": "classifier and encoders",
+}
+"""By mode."""
+
 RESULTS = {
     "trials.parquet": "the trials",
     "calibration.parquet": "the decision thresholds",
@@ -68,7 +77,12 @@ def draw(run: Run) -> dict[str, tuple[Figure, str]]:
         )
     groups = {str(name): group for name, group in run.finished_trials.groupby("encoder", sort=False)}
     if groups:
-        points = {name: (list(group["lr"]), list(group["val/macro_f1"])) for name, group in groups.items()}
+        points = {
+            title: (list(group[rate]), list(group["val/macro_f1"]))
+            for name, group in groups.items()
+            for rate, title in (("lr", name), ("encoder_lr", f"{name}, encoder's"))
+            if rate == "lr" or (rate in group and group[rate].nunique() > 1)
+        }
         drawn["learning_rates"] = (
             figures.learning_rates(points),
             "Learning rate against val macro F1 of every finished trial, one panel an encoder.",
@@ -87,6 +101,8 @@ def page(run: Run, images: dict[str, dict[str, str]]) -> str:
         images=images,
         started=_date(run.config.get("started")),
         settings=run.config["config"],
+        what_trains=WHAT_TRAINS,
+        reads_tags=any(encoder.get("tags") for encoder in run.config["encoders"]),
         budget=run.budget,
         outcome=report_tables.outcome(run),
         progress=report_tables.progress(run),
@@ -105,6 +121,7 @@ def page(run: Run, images: dict[str, dict[str, str]]) -> str:
         curves=report_tables.operating_points(run),
         num_labels=len(labels),
         no_importance=report_tables.unexplained(run),
+        choices=report_tables.choices(run),
         cards=cards(run),
     )
 

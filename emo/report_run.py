@@ -31,6 +31,11 @@ class Run:
         return from_dict(SweepConfig, self.config["config"]).budget
 
     @property
+    def single_label(self) -> bool:
+        """Whether models give each post exactly one label."""
+        return "softmax" in from_dict(SweepConfig, self.config["config"]).space.loss
+
+    @property
     def rows(self) -> list[dict[str, Any]]:
         return self.leaderboard["rows"] if self.leaderboard else []
 

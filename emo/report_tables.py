@@ -12,6 +12,7 @@ import pandas as pd
 from emo import figures
 from emo.pages import number
 from emo.report_run import Run, records
+from emo.thresholds import decide
 
 PUBLISHED: dict[str, Any] = {
     "columns": ("CLIP base", "Jina CLIP", "CLIP large", "SigLIP", "BLIP-2"),
@@ -36,7 +37,7 @@ Support in percent of the label instances, then F1 on MM-Emo's test split."""
 RULES = {"fixed": "Fixed 0.5", "optuna": "Optuna", "exact": "Exact optimum"}
 MAX_CURVES = 12
 MIN_TRIALS = 8
-"""Fewer finished trials than these say nothing about the importance of six hyperparameters."""
+"""Fewer finished trials than these say nothing about the importance of hyperparameters."""
 
 
 def operating_points(run: Run) -> list[figures.Curve]:
@@ -50,7 +51,11 @@ def operating_points(run: Run) -> list[figures.Curve]:
     gold, known = targets >= run.posts["label_threshold"], targets >= 0
     most_frequent = np.argsort(-gold.sum(axis=0), kind="stable")[:MAX_CURVES]
     labels, thresholds = run.leaderboard["labels"], run.leaderboard["best"]["thresholds"]
-    return [figures.curve(labels[k], gold[known[:, k], k], probs[known[:, k], k], thresholds[k]) for k in most_frequent]
+    predicted = decide(probs, np.array(thresholds), run.single_label)
+    return [
+        figures.curve(labels[k], gold[rows, k], probs[rows, k], predicted[rows, k], thresholds[k])
+        for k, rows in ((k, known[:, k]) for k in most_frequent)
+    ]
 
 
 def best_histories(run: Run) -> tuple[dict[str, list[dict[str, float]]], dict[str, int]]:
@@ -87,6 +92,22 @@ def _unexplained(encoder: str, trials: pd.DataFrame) -> str | None:
     if trials["val/macro_f1"].nunique() == 1:
         return f"All trials of {encoder} have the same val macro F1, so nothing explains it."
     return None
+
+
+CHOICES = ("loss", "fusion")
+
+
+def choices(run: Run) -> list[dict[str, Any]]:
+    """By encoder, what val macro F1 its finished trials have with each loss and fusion, where they tried several."""
+    trials = run.finished_trials
+    groups = [(name, trials[trials["encoder"] == name], what) for name in run.encoders for what in CHOICES]
+    return [
+        {"encoder": name, "option": f"{figures.PARAMS[what]} {option}", "num_trials": len(scores)}
+        | {"best": float(scores.max()), "mean": float(scores.mean())}
+        for name, group, what in groups
+        if what in group and group[what].nunique() > 1
+        for option, scores in group.groupby(what)["val/macro_f1"]
+    ]
 
 
 def outcome(run: Run) -> str:

@@ -92,10 +92,10 @@ def _difference(config: SweepConfig, stored: SweepConfig) -> str | None:
 
 
 def _shown(value: Any) -> str:
-    """A choice as it is written on the command line."""
+    """A choice as it is written on the command line; bounds that are one value, as that."""
     if value is None or value == []:
         return "not given"
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return " ".join(dict.fromkeys(map(str, value))) if isinstance(value, list) else str(value)
 
 
 def _by_flag(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -26,7 +26,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from emo.batches import LoadedBatch, Plan
 from emo.config import HeadConfig, Precision, Targets, TrainingConfig
-from emo.encode import TextVariant
 from emo.encoders import Branch
 from emo.finetune import assemble, freeze_unused, load_trained, parameter_groups, trained_state
 from emo.labels import hard_targets
@@ -34,6 +33,7 @@ from emo.loader import PostLoader
 from emo.losses import goals_of, make_loss
 from emo.metrics import prefixed, score
 from emo.models import start_at_prevalence
+from emo.reading import TextVariant
 from emo.thresholds import decide_by_train
 from emo.train import Context, MicroBatch, draw, make_optimizer, train_epoch
 from emo.train_state import Recent, State

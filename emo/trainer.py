@@ -1,5 +1,6 @@
 """A training of encoders as one TorchTrainer: where it runs, what it keeps, how it goes on, what comes of it."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,13 +9,17 @@ import ray
 from ray import tune
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from emo import storage
 from emo.config import HeadConfig, TrainingConfig, UserError
 from emo.session import has_gpus
-from emo.train_loop import WEIGHTS, TrainingJob, train_loop
+from emo.train_loop import STATE, WEIGHTS, TrainingJob, train_loop
 from emo.trial import COMPLETE, chosen, weights_uri
+
+SNAPSHOT = "checkpoint_manager_snapshot.json"
+"""Where Ray Train lists a training's checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,8 @@ def fit(job: TrainingJob, folder: str, name: str, callbacks: Sequence[Any] = ())
     FloatingPointError; a worker that was lost more often than ``max_failures`` is Ray's TrainingFailedError.
     """
     training = job.training
+    if not is_whole(storage.join(folder, name)):
+        storage.remove(storage.join(folder, name))
     trainer = TorchTrainer(
         train_loop,
         train_loop_config={"job": job},
@@ -60,6 +67,19 @@ def fit(job: TrainingJob, folder: str, name: str, callbacks: Sequence[Any] = ())
         return Trained(result.metrics, storage.read_bytes(storage.join(kept, WEIGHTS)))
 
 
+def is_whole(folder: str) -> bool:
+    """Whether a training can go on from what is there: Ray writes its list of checkpoints in place, so that a kill can
+    leave half of it, or a list of checkpoints of which some are removed."""
+    uri = storage.join(folder, SNAPSHOT)
+    if not storage.exists(uri):
+        return True
+    try:
+        listed = storage.read_json(uri)["checkpoint_results"]
+    except ValueError:
+        return False
+    return all(storage.exists(storage.join(folder, each["checkpoint_dir_name"], STATE)) for each in listed)
+
+
 def fit_and_keep(job: TrainingJob, run: str, trial_id: str, callbacks: Sequence[Any] = ()) -> dict[str, Any]:
     """Train as a trial of a run's folder, keep its weights there, and drop its checkpoints; returns its metrics."""
     folder = storage.join(run, "training")
@@ -69,10 +89,26 @@ def fit_and_keep(job: TrainingJob, run: str, trial_id: str, callbacks: Sequence[
     return {**trained.metrics, COMPLETE: True}
 
 
+class TellTune(TuneReportCallback):
+    """Reports every epoch but one whose loss is not finite: without a score, Tune would end the whole sweep."""
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
+        if not metrics[0]["error"]:
+            super().after_report(run_context, metrics, checkpoint)
+
+
 def run_trainer_trial(choices: dict[str, Any], *, jobs: dict[str, TrainingJob], fixed: HeadConfig, run: str) -> None:
     """One trial of a sweep that trains encoders; each epoch is reported, so that it can be stopped early."""
+    ask_this_cluster()
     job = replace(jobs[choices["encoder"]], head=replace(fixed, **chosen(choices)))
-    tune.report(fit_and_keep(job, run, tune.get_context().get_trial_id(), [TuneReportCallback()]))
+    tune.report(fit_and_keep(job, run, tune.get_context().get_trial_id(), [TellTune()]))
+
+
+def ask_this_cluster() -> None:
+    """Let Ray Train's cleaner ask the cluster that it runs in whether its training was stopped; it would else ask
+    whichever Ray was started last on this machine, and never free the workers' cores, or free them too early."""
+    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+    ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")
 
 
 def scaling(training: TrainingConfig) -> ScalingConfig:

@@ -60,6 +60,12 @@ class Watcher(tune.Callback):
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self._look(trials, trial)
 
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        if "epoch" in result and METRIC in result:
+            self._shown(trials).show_epoch(trial.config["encoder"], result["epoch"], result[METRIC])
+
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self._look(trials, trial)
 
@@ -72,16 +78,21 @@ class Watcher(tune.Callback):
         # Tune tells of a trial's end before it sets the status of that trial
         rows = [trial_row(trial, ended=trial.trial_id == ended.trial_id) for trial in trials]
         over = [row for row in rows if row["status"] != "running"]
-        if self.progress is None:
-            self.progress = TrialProgress(self.total, already_done=len(over) - 1)
+        progress = self._shown(trials)
         values = [row[METRIC] for row in over if row[METRIC] is not None]
         by_encoder = {name: sum(row["encoder"] == name for row in over) for name in self.encoders}
         failed = sum(row["status"] == "failed" for row in over)
-        self.progress.update(len(over), max(values, default=None), by_encoder, failed)
+        progress.update(len(over), max(values, default=None), by_encoder, failed)
         if time.monotonic() - self.last_write >= WRITE_SECONDS:
             self.last_write = time.monotonic()
             write_trials(self.run, rows)
         self._drop_weights(rows, ended)
+
+    def _shown(self, trials: list[Trial]) -> TrialProgress:
+        if self.progress is None:
+            over = sum(trial_row(trial)["status"] != "running" for trial in trials)
+            self.progress = TrialProgress(self.total, already_done=over)
+        return self.progress
 
     def _drop_weights(self, rows: list[dict[str, Any]], ended: Trial) -> None:
         """Delete the weights of trials of this encoder that fell out of its best."""

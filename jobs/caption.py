@@ -12,8 +12,8 @@ from itertools import islice
 from emo.cli import run_job
 from emo.config import CaptionConfig
 from emo.console import say, show_facts
-from emo.encode import read_captions
 from emo.pipeline import captioned, prepared_posts
+from emo.reading import read_captions
 
 NUM_EXAMPLES = 5
 

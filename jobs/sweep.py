@@ -14,7 +14,7 @@ from emo.cli import run_job
 from emo.conclude import conclude
 from emo.config import SweepConfig
 from emo.console import say
-from emo.pipeline import chosen_encoders, encoded, encoder_data, posts_of, training_jobs
+from emo.pipeline import check_choices, chosen_encoders, cuts, encoded, encoder_data, posts_of, training_jobs
 from emo.plan import show_plan, show_posts, show_results, warn_of_cuts
 from emo.run import keep_plan, open_run, stored_encoders
 from emo.sweep import sweep
@@ -29,10 +29,11 @@ def main(config: SweepConfig) -> None:
         return
     posts = posts_of(config)
     show_posts(posts.manifest)
+    check_choices(config, posts)
     specs = stored_encoders(run) or chosen_encoders(config, posts)
     show_plan(config, specs)
     specs, features = encoded(config, posts, specs)
-    warn_of_cuts(features)
+    warn_of_cuts(cuts(posts, specs, features))
     keep_plan(run, config, posts.manifest, specs, features)
     data = encoder_data(config, posts, specs, features)
     jobs = training_jobs(config, posts, specs, data)

@@ -13,7 +13,7 @@ from emo.cli import run_job
 from emo.conclude import conclude
 from emo.config import TrainConfig
 from emo.console import say
-from emo.pipeline import chosen_encoders, encoded, encoder_data, posts_of, training_jobs
+from emo.pipeline import check_choices, chosen_encoders, cuts, encoded, encoder_data, posts_of, training_jobs
 from emo.plan import show_posts, show_results, show_training, warn_of_cuts
 from emo.run import keep_plan, open_run, stored_encoders
 from emo.single import train
@@ -28,10 +28,11 @@ def main(config: TrainConfig) -> None:
         return
     posts = posts_of(swept)
     show_posts(posts.manifest)
+    check_choices(swept, posts)
     specs = stored_encoders(run) or chosen_encoders(swept, posts)
     show_training(config, run.folder)
     specs, features = encoded(swept, posts, specs)
-    warn_of_cuts(features)
+    warn_of_cuts(cuts(posts, specs, features))
     keep_plan(run, swept, posts.manifest, specs, features)
     data = encoder_data(swept, posts, specs, features)
     jobs = training_jobs(swept, posts, specs, data, config.head)

@@ -12,9 +12,10 @@ prepare_environment()
 import pyarrow as pa
 
 from emo import features
-from emo.encode import Encode, TextVariant
+from emo.encode import Encode
 from emo.encoders import Branch
 from emo.encoders.hub import resolve
+from emo.reading import TextVariant
 
 posts, checkpoint, cache, counts = sys.argv[1:]
 

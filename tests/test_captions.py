@@ -20,13 +20,14 @@ from emo import captions as module
 from emo import storage
 from emo.captions import Caption, caption_posts, captions_key, resolve_captioner
 from emo.config import CaptionChoices, CaptionConfig, PrepareConfig, UserError
-from emo.encode import Encode, TextVariant, count_cut, read_captions, text_for_encoder, texts_of
+from emo.encode import Encode
 from emo.encoders import Branch
 from emo.encoders.hub import resolve
 from emo.encoders.load import load_encoder, load_reader
 from emo.encoders.readers import pixels
 from emo.posts import read_posts
 from emo.prepare import prepare
+from emo.reading import Cut, TextVariant, count_cut, read_captions, text_for_encoder, texts_of
 from emo.sources import find_sources
 from emo.tables import read_folder, write_table
 from jobs import caption
@@ -281,8 +282,8 @@ def test_a_text_branch_reads_captions_and_tells_which_it_cut(tmp_path):
     wanted = encoder.encode(["so sad this train", "so sad today late " + "love " * 12, "happy rain"])
     np.testing.assert_allclose(found["features"].to_pylist()[:3], wanted, atol=1e-5)
     write_table(str(tmp_path / "features" / "0.parquet"), found)
-    assert count_cut(str(tmp_path / "features"), captions) == {"num_cut_texts": 2, "num_cut_captions": 1}
-    assert count_cut(str(tmp_path / "features")) == {"num_cut_texts": 2}
+    assert count_cut(str(tmp_path / "features"), captions) == Cut(num_texts=2, num_captions=1)
+    assert count_cut(str(tmp_path / "features")) == Cut(num_texts=2)
 
 
 @pytest.mark.parametrize("family", ["clip", "siglip", "siglip2", "bert", "blip2"])

@@ -12,7 +12,7 @@ from corpora import prepare_files, write_posts
 from emo import features as module
 from emo import storage
 from emo.config import PrepareConfig
-from emo.encode import Encode, TextVariant, text_for_encoder, texts_of
+from emo.encode import Encode
 from emo.encoded import encoded_posts, read_features
 from emo.encoders import Branch, parse_encoder
 from emo.encoders.hub import resolve
@@ -20,6 +20,7 @@ from emo.encoders.load import load_encoder, load_reader
 from emo.encoders.scratch import build_scratch
 from emo.features import embed, features_key, resolve_encoders
 from emo.posts import read_posts
+from emo.reading import TextVariant, find_cut, text_for_encoder, texts_of
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -46,6 +47,12 @@ def cache(tmp_path_factory):
 @pytest.fixture(scope="module")
 def embedded(posts, branches, cache):
     return {m: embed(posts, branch, cache, text=TextVariant("append")) for m, branch in branches.items()}
+
+
+def test_what_is_too_long_is_counted_with_and_without_features(posts, branches, embedded):
+    cut = embedded["text"].cut
+    assert cut.num_texts > 0
+    assert find_cut(posts, load_reader(branches["text"]), TextVariant("append")) == cut
 
 
 def test_features_are_the_encoders_own_and_zero_where_a_modality_is_absent(posts, branches, embedded):

@@ -25,9 +25,9 @@ from emo.config import (
     SweepConfig,
     UserError,
 )
-from emo.encode import TextVariant
 from emo.pipeline import Posts, chosen_encoders
 from emo.posts import read_posts
+from emo.reading import TextVariant
 from jobs import calibrate, embed, predict, prepare, report, sweep
 
 ROOT = Path(__file__).parent.parent

@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -14,11 +15,13 @@ from corpora import prepare_files, write_posts
 from emo import encode, sampler, storage
 from emo.batches import joined, read_batches, read_plan, reader
 from emo.config import PrepareConfig, UserError
-from emo.encode import TextVariant, texts_of
 from emo.encoders import Branch
 from emo.encoders.hub import resolve
+from emo.encoders.scratch import build_scratch
 from emo.loader import PostLoader
 from emo.posts import posts_manifest, read_posts, target_shares, with_fold
+from emo.reading import TextVariant, texts_of
+from emo.tables import write_table
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -53,9 +56,10 @@ def small_sizes(monkeypatch):
 
 
 def make_loader(posts, branches, *, rank=0, world_size=1, split="train", fold=None, **options):
-    options = {"batch_size": 8, "micro_batch_size": 3, "seed": 0, "shuffle": True, "augment": False} | options
+    usual = {"batch_size": 8, "micro_batch_size": 3, "seed": 0, "shuffle": True, "augment": False}
+    options = usual | {"text": TextVariant("append")} | options
     plan = read_plan(posts, split, fold)
-    return PostLoader(plan, branches, text=TextVariant("append"), rank=rank, world_size=world_size, **options)
+    return PostLoader(plan, branches, rank=rank, world_size=world_size, **options)
 
 
 def reference(loader, epoch):
@@ -161,6 +165,29 @@ def test_a_worker_without_a_post_takes_part_in_the_step(posts, branches):
     assert last.shares.isnan().all()
     assert not any(last.inputs[f"{name}.present"].item() for name in ("text", "image"))
     assert {name: t.shape[0] for name, t in last.inputs.items()} == dict.fromkeys(reference(loader, 0)[0].inputs, 1)
+
+
+def test_tags_and_captions_are_streamed(posts, branches, tmp_path):
+    table = split_of(posts, "val")
+    captions = dict.fromkeys(read_posts(posts)["post_id"].to_pylist()[::2], "rain today")
+    rows = pa.table({"post_id": list(captions), "caption": list(captions.values())})
+    write_table(str(tmp_path / "captions" / "data" / "0.parquet"), rows)
+    storage.finish(str(tmp_path / "captions"), {"kind": "captions", "data": "data"})
+    build_scratch("tags", iter([["today"]] * 9), str(tmp_path / "tags"))
+    tags = resolve(Branch("tags", "tags", str(tmp_path / "tags")))
+    read = [replace(branches[0], ignores_tags=True), tags]
+    options = {"split": "val", "shuffle": False, "batch_size": 64, "micro_batch_size": None}
+    loader = make_loader(posts, read, text=TextVariant("append", str(tmp_path / "captions")), **options)
+    (found,) = loader.epoch(0)
+    texts = texts_of(table, "ignore", captions)
+    assert texts != texts_of(table, "ignore")
+    for name, tensor in reader(branches[0])([text or "" for text in texts]).items():
+        assert torch.equal(found.inputs[f"text.{name}"], tensor)
+    values = table["tags"].to_pylist()
+    assert found.inputs["tags.present"].tolist() == [bool(value) for value in values]
+    for name, tensor in reader(tags)([value or reader(tags).blank for value in values]).items():
+        assert torch.equal(found.inputs[f"tags.{name}"], tensor)
+    assert None in values
 
 
 def test_pieces_of_different_lengths_are_joined_at_the_longest_row():

@@ -9,13 +9,13 @@ from checkpoints import write_checkpoint
 from corpora import prepare_files
 
 from emo.config import PLUTCHIK, HeadConfig, PrepareConfig, UserError
-from emo.encode import TextVariant
 from emo.encoded import encoded_posts
 from emo.encoders import Branch
 from emo.encoders.hub import resolve
 from emo.features import embed
 from emo.posts import folded, posts_manifest, read_posts, target_shares, with_fold
 from emo.prepare import prepare
+from emo.reading import TextVariant
 from emo.sources import find_sources
 from emo.tables import read_folder
 from emo.train import fit

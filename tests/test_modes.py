@@ -18,11 +18,11 @@ from PIL import Image
 
 from emo.bundle import load_bundle
 from emo.config import HeadConfig, PrepareConfig, TrainConfig, UserError
-from emo.encode import TextVariant
 from emo.encoders import FAMILIES, REMOTE_CODE, SCRATCH
 from emo.pipeline import posts_of
 from emo.posts import read_posts
 from emo.predict import Predict
+from emo.reading import TextVariant
 from jobs import train
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_session")]

@@ -388,10 +388,10 @@ def test_threshold_table_reports_the_gain_of_the_chosen_rule(finished: tuple[str
 
 def test_operating_point_is_the_thresholds() -> None:
     gold, probs = np.array([True, True, False, False, True]), np.array([0.9, 0.4, 0.6, 0.1, 0.2])
-    curve = figures.curve("joy", gold, probs, threshold=0.4)  # 0.4 itself is predicted: 3 predicted, 2 of them right
+    curve = figures.curve("joy", gold, probs, probs >= 0.4, 0.4)  # 3 predicted, 2 of them right
     assert curve.point == pytest.approx((2 / 3, 2 / 3))
     assert curve.f1 == pytest.approx(2 / 3)
-    assert figures.curve("joy", np.zeros(5, bool), probs, 0.4).recall.size == 0
+    assert figures.curve("joy", np.zeros(5, bool), probs, probs >= 0.4, 0.4).recall.size == 0
 
 
 def test_importance_finds_the_parameter_that_matters(finished: tuple[str, str]) -> None:
@@ -401,6 +401,46 @@ def test_importance_finds_the_parameter_that_matters(finished: tuple[str, str]) 
     assert all(sum(share.values()) == pytest.approx(1) for share in shares.values())
     assert np.mean([share["lr"] for share in shares.values()]) > 0.5  # the synthetic score follows the learning rate
     assert report_tables.unexplained(run) == ["tiny-clip:image has 5 finished trials; importance needs at least 8."]
+
+
+def test_losses_and_fusions_are_compared_where_several_were_tried(tmp_path: Path) -> None:
+    run = synthetic_run(tmp_path / "run", until="trials")
+    trials = pd.read_parquet(f"{run}/trials.parquet")
+    at = np.arange(len(trials))
+    is_clip = trials["encoder"] == "tiny-clip"
+    trials["loss"] = np.where(at % 2, "focal", "bce")
+    trials["fusion"] = np.where(is_clip, np.where(at % 3, "gated", "concat"), None)
+    trials["encoder_lr"] = np.where(is_clip, 1e-6 * (1 + at), np.nan)
+    trials.to_parquet(f"{run}/trials.parquet")
+    content = json.loads(Path(run, "config.json").read_text())
+    content["config"]["space"] |= {"loss": ["bce", "focal"], "fusion": ["concat", "gated"]}
+    Path(run, "config.json").write_text(json.dumps(content))
+    content = report_run.read_run(run)
+    shares = {name.split()[0]: set(share) for name, share in report_tables.importances(content).items()}
+    assert shares["tiny-clip"] - shares["tiny-bert"] == {"fusion", "encoder_lr"}
+    assert "loss" in shares["tiny-bert"]
+    found = {(row["encoder"], row["option"]): row for row in report_tables.choices(content)}
+    assert {option for name, option in found if name == "tiny-clip"} == {
+        "loss bce",
+        "loss focal",
+        "fusion concat",
+        "fusion gated",
+    }
+    done = trials[(trials["encoder"] == "tiny-bert") & (trials["loss"] == "focal") & (trials["status"] == "done")]
+    row = found["tiny-bert", "loss focal"]
+    assert (row["num_trials"], row["best"]) == (len(done), done["val/macro_f1"].max())
+    assert "loss focal" in _page(run)
+    assert "tiny-clip, encoder's" in {axes.get_title("left") for axes in report.draw(content)["learning_rates"][0].axes}
+
+
+def test_one_label_a_post_is_the_likeliest_by_its_threshold(tmp_path: Path) -> None:
+    run = report_run.read_run(synthetic_run(tmp_path / "run"))
+    several = report_tables.operating_points(run)
+    run.config["config"]["space"]["loss"] = ["softmax"]
+    ones = report_tables.operating_points(run)
+    test = run.predictions[run.predictions["split"] == "test"]
+    predicted = sum(round(c.point[0] * c.num_positives / c.point[1]) for c in ones if c.point[1])
+    assert predicted <= len(test) < sum(round(c.point[0] * c.num_positives / c.point[1]) for c in several if c.point[1])
 
 
 def test_constant_scores_have_no_importance(tmp_path: Path) -> None:
@@ -538,7 +578,8 @@ def test_curves_leave_out_unknown_targets(tmp_path: Path) -> None:
     table.to_parquet(file)
     curves = {curve.label: curve for curve in report_tables.operating_points(report_run.read_run(run))}
     gold, probs = (np.stack(kept[name].to_list())[:, 4] for name in ("targets", "probs"))
-    expected = figures.curve("joy", gold > 0, probs, curves["joy"].threshold)
+    at = curves["joy"].threshold
+    expected = figures.curve("joy", gold > 0, probs, probs >= at, at)
     assert curves["joy"].average_precision == pytest.approx(expected.average_precision)
     assert (curves["joy"].prevalence, curves["joy"].point) == (expected.prevalence, expected.point)
     assert curves["fear"].point == whole["fear"].point

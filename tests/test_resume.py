@@ -1,9 +1,6 @@
 """Jobs that are killed at any moment and started again: no row lost, none twice, little work repeated."""
 
-import contextlib
-import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -13,6 +10,7 @@ from pathlib import Path
 import pytest
 from checkpoints import WORDS, write_checkpoint
 from corpora import prepare_files
+from kills import kill_tree
 
 from emo.config import PrepareConfig
 from emo.posts import read_posts
@@ -33,18 +31,6 @@ def write_texts(folder: Path) -> Path:
         for number in range(NUM_POSTS):
             file.write(f"{number},{number} {' '.join(rng.choices(WORDS, k=9))},{rng.choice(('joy', 'anger'))}\n")
     return folder / "posts.csv"
-
-
-def kill_tree(root: int) -> None:
-    """Kill a process and all its descendants at once, so that no worker ends what it has begun."""
-    pairs = subprocess.run(["ps", "-eo", "pid=,ppid="], check=True, capture_output=True, text=True).stdout.split("\n")
-    parent = {int(pid): int(ppid) for pid, ppid in (pair.split() for pair in pairs if pair.strip())}
-    doomed = [root]
-    for pid in doomed:
-        doomed += [child for child, its in parent.items() if its == pid]
-    for pid in doomed:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
 
 
 def test_embedding_is_killed_and_started_again(tmp_path):

@@ -12,7 +12,6 @@ from torch import nn
 
 from emo.config import SweepConfig, UserError
 from emo.demo import draw_image
-from emo.encode import TextVariant
 from emo.encoders import FAMILIES, SCRATCH, Branch
 from emo.encoders.load import load_encoder, load_reader, save_untrained
 from emo.encoders.scratch import (
@@ -29,6 +28,7 @@ from emo.encoders.scratch import (
     words_of,
 )
 from emo.pipeline import Posts, chosen_encoders
+from emo.reading import TextVariant
 
 TEXTS = ["so happy today !", "the rain never ends", "so sad", "happy happy rain", "", None]
 TAGS = [["Gym", "sun"], ["sun"], [], None, ["gym", "rain"], ["rain"]]

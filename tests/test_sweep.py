@@ -79,6 +79,15 @@ def test_a_failed_trial_is_spent_and_its_study_knows():
     assert states == ["FAIL"] * 3
 
 
+def test_a_trial_that_was_stopped_early_is_pruned_in_its_study():
+    searcher = StudyPerEncoder(spaces(["a"]), BUDGET, seed=0)
+    searcher.suggest("t0")
+    searcher.on_trial_result("t0", {METRIC: 0.9, "training_iteration": 1})
+    searcher.on_trial_complete(trial_id="t0", result={METRIC: 0.9, "training_iteration": 1})
+    assert [trial.state.name for trial in searcher.studies["a"]._ot_study.trials] == ["PRUNED"]
+    assert searcher.best["a"] == float("-inf")  # nor does it decide which encoder is refined
+
+
 def test_every_encoder_has_a_study_of_its_own():
     searcher = StudyPerEncoder(spaces(["a", "b"]), dataclasses.replace(BUDGET, refine_trials=0), seed=0)
     play(searcher, {"a": 0.1, "b": 0.9})

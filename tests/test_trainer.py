@@ -6,16 +6,15 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
 from checkpoints import write_checkpoint
 from corpora import prepare_files, write_posts
+from kills import train_workers
 from safetensors.torch import load
 
 from emo.batches import Recipe, read_batches, read_plan
 from emo.config import HeadConfig, PrepareConfig, TrainingConfig, UserError
-from emo.encode import TextVariant
 from emo.encoders import Branch
 from emo.encoders.hub import resolve
 from emo.finetune import assemble, freeze_unused, parameter_groups
@@ -23,11 +22,12 @@ from emo.labels import hard_targets
 from emo.losses import goals_of, make_loss
 from emo.models import start_at_prevalence
 from emo.posts import posts_manifest
+from emo.reading import TextVariant
 from emo.sampler import Share
 from emo.train import MicroBatch, make_optimizer, train_epoch
-from emo.train_loop import MAX_NORM, TrainingJob
+from emo.train_loop import MAX_NORM, STATE, TrainingJob
 from emo.train_state import Recent, State
-from emo.trainer import fit, num_that_fit, require_room
+from emo.trainer import SNAPSHOT, fit, is_whole, num_that_fit, require_room
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -93,9 +93,9 @@ def kill_a_worker(folder: Path, killed: list[int]) -> None:
     """Kill -9 one Ray Train worker once a checkpoint is there."""
     while not list(folder.glob("checkpoint_*")):
         time.sleep(0.05)
-    workers = [p for p in psutil.process_iter(["cmdline"]) if "RayTrainWorker" in " ".join(p.info["cmdline"] or [])]
-    workers[-1].kill()
-    killed.append(workers[-1].pid)
+    worker = train_workers()[-1]
+    worker.kill()
+    killed.append(worker.pid)
 
 
 def test_two_workers_of_which_one_is_killed_train_as_one_process_does(job, tmp_path):
@@ -113,6 +113,19 @@ def test_two_workers_of_which_one_is_killed_train_as_one_process_does(job, tmp_p
     )
     assert wanted[-1] < wanted[0]
     assert any(name.startswith("towers.image.") for name in load(trained.weights))
+
+
+def test_what_a_kill_left_half_written_or_half_removed_is_not_gone_on_with(tmp_path):
+    assert is_whole(str(tmp_path / "new"))
+    (tmp_path / "checkpoint_1").mkdir()
+    (tmp_path / "checkpoint_1" / STATE).write_text("{}")
+    listed = json.dumps({"checkpoint_results": [{"checkpoint_dir_name": "checkpoint_1"}]})
+    for content, whole in ((listed, True), (listed[:-9], False), ("", False)):
+        (tmp_path / SNAPSHOT).write_text(content)
+        assert is_whole(str(tmp_path)) is whole
+    (tmp_path / SNAPSHOT).write_text(listed)
+    (tmp_path / "checkpoint_1" / STATE).unlink()
+    assert not is_whole(str(tmp_path))
 
 
 def test_what_never_fits_is_refused_at_once(ray_session):

@@ -8,7 +8,16 @@ import tyro
 
 from emo.config.base import UserError, check
 from emo.config.posts import Columns, FetchLimits, PrepareConfig
-from emo.config.training import PRESETS, Budget, HeadConfig, Mode, Preset, SearchSpace, TrainingConfig
+from emo.config.training import (
+    PRESETS,
+    TRAINS_ENCODERS,
+    Budget,
+    HeadConfig,
+    Mode,
+    Preset,
+    SearchSpace,
+    TrainingConfig,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +145,10 @@ class SweepConfig(EncodersConfig):
             value, lowest = getattr(self, name), 0 if name.startswith("refine") else 1
             if value is not None:
                 check(f"--{name.replace('_', '-')}", value, value >= lowest, f"at least {lowest}")
+        if self.mode in TRAINS_ENCODERS:
+            fewest, workers = min(self.space.batch_size), self.training.num_workers[-1]
+            wanted = f"at least --num-workers, {workers}, so that each has a post of every step"
+            check("--space.batch-size", fewest, fewest >= workers, wanted)
         check_resume(self.resume, self.output)
 
     @property

@@ -49,7 +49,6 @@ def load(branch: Branch, with_weights: bool) -> Any:
     return get_class_from_dynamic_module(config.auto_map["AutoModel"], branch.checkpoint, **options)(config)
 
 
-
 def image_processor(transformers: Any, checkpoint: str, options: dict[str, Any]) -> Any:
     """Jina CLIP's image processor is code of its own; what it does to an image is what CLIP's does."""
     found, _ = transformers.CLIPImageProcessorPil.get_image_processor_dict(checkpoint, **options)

@@ -21,10 +21,11 @@ from measure import in_turn, per_second, show
 from PIL import Image
 
 from emo import storage
-from emo.encode import BATCH_SIZE, ROWS_PER_PART, TextVariant
+from emo.encode import BATCH_SIZE, ROWS_PER_PART
 from emo.encoders import Branch
 from emo.features import embed
 from emo.posts import read_posts
+from emo.reading import TextVariant
 from emo.session import num_cpus
 
 pytestmark = pytest.mark.bench

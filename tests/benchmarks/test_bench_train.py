@@ -31,7 +31,6 @@ from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 from emo import storage
 from emo.batches import read_plan
 from emo.config import HeadConfig, TrainingConfig
-from emo.encode import TextVariant, texts_of
 from emo.encoders import Branch
 from emo.encoders.hub import resolve
 from emo.finetune import assemble
@@ -39,6 +38,7 @@ from emo.loader import PostLoader
 from emo.losses import make_loss
 from emo.models import PostClassifier
 from emo.posts import posts_manifest, read_posts
+from emo.reading import TextVariant, texts_of
 from emo.train import MicroBatch, train_epoch
 from emo.train_loop import TrainingJob
 from emo.trainer import fit
