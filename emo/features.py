@@ -16,7 +16,6 @@ from emo.encoders import FAMILIES, SCRATCH, Branch, EncoderSpec
 from emo.encoders.hub import resolve
 from emo.encoders.load import load_encoder
 from emo.encoders.scratch import build_scratch
-from emo.encoders.tiny import build_tiny
 from emo.models import Projection
 from emo.parts import gather
 from emo.posts import data_folder, posts_manifest, read_posts, with_fold
@@ -179,6 +178,8 @@ def _build_tiny(
     table = read_posts(posts, ["post_id", "text", "image", "tags"], pc.field("post_id").isin(chosen))
     table = table.sort_by("post_id")
     texts = texts_of(table, text.tags, text.read_captions())
+    from emo.encoders.tiny import build_tiny  # brings transformers along, for which --help should not wait
+
     build_tiny(name, texts, table["image"].to_pylist(), folder, seed)
 
 

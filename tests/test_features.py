@@ -14,7 +14,7 @@ from emo import storage
 from emo.config import PrepareConfig
 from emo.encode import Encode
 from emo.encoded import encoded_posts, read_features
-from emo.encoders import Branch, parse_encoder
+from emo.encoders import Branch, parse_encoder, tiny
 from emo.encoders.hub import resolve
 from emo.encoders.load import load_encoder, load_reader
 from emo.encoders.scratch import build_scratch
@@ -149,7 +149,7 @@ def test_tiny_checkpoints_learn_from_train_and_unlabelled_posts_only(posts, cach
         seen["texts"] = texts
         storage.write_json(storage.join(folder, "config.json"), {})
 
-    monkeypatch.setattr(module, "build_tiny", spy)
+    monkeypatch.setattr(tiny, "build_tiny", spy)
     module.build_set("tiny-bert", posts, cache, TextVariant("append"), 0)
     table = read_posts(posts, ["text", "tags", "split"])
     texts = dict(zip(texts_of(table, "append"), table["split"].to_pylist(), strict=True))

@@ -161,6 +161,7 @@ def test_an_epoch_is_a_line(capsys):
     assert capsys.readouterr().out == wanted
 
 
+@pytest.mark.slow  # .ci/run trains with the same command
 def test_two_workers_train_bert_whole(config, place):
     output = place / "full"
     head = replace(FROZEN, mode="full", encoder_lr=1e-3)
