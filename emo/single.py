@@ -63,7 +63,8 @@ class TellEpochs(UserCallback):
         self.queue = queue
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
-        self.queue.put(metrics[0]["last"])
+        if not metrics[0]["error"]:
+            self.queue.put(metrics[0]["last"])
 
 
 @contextmanager

@@ -119,8 +119,8 @@ def train_epoch(
 
 def _finite(loss: float, scheduler: torch.optim.lr_scheduler.LRScheduler) -> float:
     if not np.isfinite(loss):
-        lr = scheduler.get_last_lr()[0]
-        raise FloatingPointError(f"The loss became {loss} by step {scheduler.last_epoch} at learning rate {lr:.3g}.")
+        rates = " and ".join(f"{lr:.3g}" for lr in dict.fromkeys(scheduler.get_last_lr()))
+        raise FloatingPointError(f"The loss became {loss} by step {scheduler.last_epoch} at learning rate {rates}.")
     return loss
 
 
