@@ -4,6 +4,7 @@ python jobs/train.py --data posts.jsonl --encoder clip-base --mode full --num-wo
 """
 
 import time
+from dataclasses import replace
 
 from emo.session import prepare_environment
 
@@ -22,6 +23,7 @@ from emo.single import train
 def main(config: TrainConfig) -> None:
     """Train one emotion classifier on social-media posts, and its encoders with it where that is asked for."""
     started = time.monotonic()
+    head = replace(config.head, seed=config.seed)
     run, swept = open_run(config.as_sweep(), "train")
     if run.is_finished():
         say(f"{run.folder} is finished; nothing is left to do. Its report: {run.path('report.html')}")
@@ -35,8 +37,8 @@ def main(config: TrainConfig) -> None:
     warn_of_cuts(cuts(posts, specs, features))
     keep_plan(run, swept, posts.manifest, specs, features)
     data = encoder_data(swept, posts, specs, features)
-    jobs = training_jobs(swept, posts, specs, data, config.head)
-    train(run, config.encoder, config.head, data[config.encoder].for_training(), jobs.get(config.encoder))
+    jobs = training_jobs(swept, posts, specs, data, head)
+    train(run, config.encoder, head, data[config.encoder].for_training(), jobs.get(config.encoder))
     conclude(run, swept, posts, specs, data)
     show_results(run.folder, time.monotonic() - started)
 

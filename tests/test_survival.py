@@ -87,9 +87,9 @@ def losses(run: str) -> pd.DataFrame:
 
 
 def files(run: str) -> set[str]:
-    """Every file of a run by its path there; folders of Ray's own are none of them."""
+    """Every file of a run by its path there; what stands for a folder on an object store is none."""
     fs, root = storage.filesystem(run)
-    return {path.removeprefix(root) for path in fs.find(root)}
+    return {path.removeprefix(root) for path in fs.find(root) if not path.endswith("/")}
 
 
 @pytest.fixture(scope="module")
