@@ -62,7 +62,7 @@ def _calibrate_one(
         probs = probs_from_features(bundle, data)
     write_predictions(run, trial["trial_id"], data, probs)
     train, val = ((data.targets[split], probs[split]) for split in ("train", "val"))
-    single_label = bundle.head.loss == "softmax"
+    single_label = bundle.head.single_label
     thresholds = candidates(train, val, config.budget.calibration_trials, config.seed, single_label)
     chosen = choose(thresholds, val, single_label)
     return [

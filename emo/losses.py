@@ -93,6 +93,11 @@ def goals_of(targets: np.ndarray, shares: np.ndarray | None, trains_on: Targets,
     return torch.as_tensor(np.where(targets < 0, np.nan, targets).astype(np.float32))
 
 
+def is_drawn(trains_on: Targets, loss: Loss) -> bool:
+    """Whether the shares that :func:`goals_of` gives are drawn from anew at every epoch."""
+    return trains_on == "draw" and loss != "soft"
+
+
 def check_single_label(targets: dict[str, np.ndarray]) -> None:
     """A UserError unless every post (N, K) of every split has exactly one label, as --space.loss softmax needs it."""
     counts = np.concatenate([(found == 1).sum(axis=1) for found in targets.values()])

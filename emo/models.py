@@ -54,7 +54,7 @@ class FusionClassifier(nn.Module):
         widths = [width for _, width in branches]
         self.fusion = FUSIONS[config.fusion if len(widths) > 1 else "concat"](widths, config.hidden)
         self.mlp = _mlp(self.fusion.width, num_labels, config)
-        self.single_label = config.loss == "softmax"
+        self.single_label = config.single_label
 
     def project(self, packed: Tensor) -> Tensor:
         """Projected features side by side (B, sum of projected widths), zero where a modality is absent."""

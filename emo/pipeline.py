@@ -278,13 +278,14 @@ def training_jobs(
     train, val = (read_plan(posts.folder, split, config.fold) for split in ("train", "val"))
     any_data = data[specs[0].name].for_training()
     goals = goals_of(any_data.train_targets, any_data.train_shares, any_data.trains_on, "bce")
+    prevalence = tuple(prevalence_of(goals).tolist())
     return {
         spec.name: TrainingJob(
             train=train,
             val=val,
             branches=spec.branches,
             text=posts.text,
-            prevalence=tuple(prevalence_of(goals).tolist()),
+            prevalence=prevalence,
             label_threshold=posts.manifest["label_threshold"],
             trains_on=posts.manifest["targets"],
             head=head or fixed_choices(config),

@@ -61,7 +61,7 @@ def prediction_table(posts: pa.Table, probs: np.ndarray, bundle: Bundle) -> pa.T
     """``post_id``, ``labels`` (the names that reach their thresholds) and ``prob/<label>`` for each label; then the
     posts' targets, where they have any, and the columns that they kept."""
     names = np.array(bundle.labels)
-    decided = decide(probs, bundle.thresholds, single_label=bundle.head.loss == "softmax")
+    decided = decide(probs, bundle.thresholds, single_label=bundle.head.single_label)
     labels = [names[row].tolist() for row in decided]
     table = pa.table({"post_id": posts["post_id"], "labels": pa.array(labels, pa.list_(pa.string()))})
     for k, name in enumerate(bundle.labels):

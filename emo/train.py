@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from emo.config import HeadConfig, Targets
-from emo.losses import LossOf, goals_of, make_loss, prevalence_of
+from emo.losses import LossOf, goals_of, is_drawn, make_loss, prevalence_of
 from emo.metrics import macro_f1
 from emo.models import FeatureSpec, FusionClassifier, start_at_prevalence
 from emo.thresholds import decide_by_train
@@ -150,7 +150,6 @@ def fit(data: TrainingData, config: HeadConfig, on_epoch: Callable[[dict[str, fl
     started = time.perf_counter()
     train_goals = goals_of(data.train_targets, data.train_shares, data.trains_on, config.loss)
     val_goals = goals_of(data.val_targets, data.val_shares, data.trains_on, config.loss)
-    is_drawn = data.trains_on == "draw" and config.loss != "soft"
     prevalence = prevalence_of(train_goals)
     loss_of = make_loss(config.loss, prevalence)
     model = build_model(data.specs, train_goals.shape[1], config)
@@ -164,7 +163,7 @@ def fit(data: TrainingData, config: HeadConfig, on_epoch: Callable[[dict[str, fl
     best_loss, best_state = float("inf"), model.state_dict()
     for epoch in range(1, config.max_epochs + 1):
         model.train()
-        goals = draw(train_goals, generator) if is_drawn else train_goals
+        goals = draw(train_goals, generator) if is_drawn(data.trains_on, config.loss) else train_goals
         fed = batches(train_inputs, goals, config.batch_size, generator)
         train_loss = train_epoch(forward, fed, optimizer, scheduler, loss_of)
         model.eval()

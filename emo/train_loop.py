@@ -30,7 +30,7 @@ from emo.encoders import Branch
 from emo.finetune import assemble, freeze_unused, load_trained, parameter_groups, trained_state
 from emo.labels import hard_targets
 from emo.loader import PostLoader
-from emo.losses import goals_of, make_loss
+from emo.losses import goals_of, is_drawn, make_loss
 from emo.metrics import prefixed, score
 from emo.models import start_at_prevalence
 from emo.reading import TextVariant
@@ -133,7 +133,7 @@ class Worker:
         generator = torch.Generator().manual_seed(torch.initial_seed())
         for batch in self.train.epoch(epoch):
             goals = self.goals(batch.shares)
-            if self.job.trains_on == "draw" and self.job.head.loss != "soft":
+            if is_drawn(self.job.trains_on, self.job.head.loss):
                 goals = draw(goals, generator)
             if batch.num_rows:
                 recent.shares(batch.shares)

@@ -5,7 +5,6 @@ import io
 import itertools
 import json
 import shutil
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -36,6 +35,8 @@ from emo.encoders.pretrained import KINDS
 from emo.encoders.readers import open_image
 
 TEXTS = ["so happy today!", "rain", "the train is late . the train never ends", ""]
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 IMAGES = [picture(0), picture(1, (64, 40), "JPEG"), picture(2, (20, 30))]
 PRETRAINED = [family for family in FAMILIES if family not in SCRATCH]
 BRANCHES = [(family, modality) for family in PRETRAINED for modality in FAMILIES[family]]
@@ -43,15 +44,6 @@ TEXT_FAMILIES = [family for family, modality in BRANCHES if modality == "text"]
 LIMITED_FAMILIES = [family for family in TEXT_FAMILIES if family != "jina-clip"]
 """Families whose models have a limit of their own; Jina CLIP's is far above what is tested here."""
 IMAGE_FAMILIES = [family for family, modality in BRANCHES if modality == "image"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Several threads over so small tensors wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Encoders from scratch: their vocabularies, what they make of posts, and that they learn."""
 
 import json
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -32,17 +31,10 @@ from emo.reading import TextVariant
 
 TEXTS = ["so happy today !", "the rain never ends", "so sad", "happy happy rain", "", None]
 TAGS = [["Gym", "sun"], ["sun"], [], None, ["gym", "rain"], ["rain"]]
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 IMAGES = [picture(0), picture(1, (64, 40), "JPEG"), picture(2, (20, 30))]
 VALUES = {"text": [text for text in TEXTS if text], "tags": [tags for tags in TAGS if tags], "image": IMAGES}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Several threads over so small tensors wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def built(family: str, folder, values: list | None = None) -> Branch:

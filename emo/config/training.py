@@ -48,6 +48,11 @@ class HeadConfig:
     seed: tyro.conf.Suppress[int] = 0
     """That of the job."""
 
+    @property
+    def single_label(self) -> bool:
+        """Whether the model reads exactly one label in each post."""
+        return self.loss == "softmax"
+
     def __post_init__(self) -> None:
         check("--batch-size", self.batch_size, self.batch_size >= 1, "at least 1")
         check("--lr", self.lr, self.lr > 0, "above 0")
