@@ -7,9 +7,10 @@ from emo.session import prepare_environment
 
 prepare_environment()  # before the imports of the libraries that read it
 
+from emo.choosing import chosen_encoders
 from emo.cli import run_job
 from emo.config import EmbedConfig
-from emo.pipeline import chosen_encoders, encoded, posts_of
+from emo.pipeline import encoded, posts_of
 from emo.plan import show_features, show_posts
 
 

@@ -10,11 +10,12 @@ from emo.session import prepare_environment
 
 prepare_environment()  # before the imports of the libraries that read it
 
+from emo.choosing import check_choices, chosen_encoders
 from emo.cli import run_job
 from emo.conclude import conclude
 from emo.config import SweepConfig
 from emo.console import say
-from emo.pipeline import check_choices, chosen_encoders, cuts, encoded, encoder_data, posts_of, training_jobs
+from emo.pipeline import cuts, encoded, encoder_data, posts_of, training_jobs
 from emo.plan import show_plan, show_posts, show_results, warn_of_cuts
 from emo.run import keep_plan, open_run, stored_encoders
 from emo.sweep import sweep

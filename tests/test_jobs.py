@@ -16,6 +16,7 @@ from checkpoints import write_checkpoint
 from corpora import FEELINGS, write_posts
 
 from emo import storage
+from emo.choosing import chosen_encoders
 from emo.config import (
     CalibrateConfig,
     EmbedConfig,
@@ -25,7 +26,7 @@ from emo.config import (
     SweepConfig,
     UserError,
 )
-from emo.pipeline import Posts, chosen_encoders
+from emo.pipeline import Posts
 from emo.posts import read_posts
 from emo.reading import TextVariant
 from jobs import calibrate, embed, predict, prepare, report, sweep

@@ -9,6 +9,7 @@ from checkpoints import picture
 from sklearn.feature_extraction.text import TfidfVectorizer
 from torch import nn
 
+from emo.choosing import chosen_encoders
 from emo.config import SweepConfig, UserError
 from emo.demo import draw_image
 from emo.encoders import FAMILIES, SCRATCH, Branch
@@ -26,7 +27,7 @@ from emo.encoders.scratch import (
     build_scratch,
     words_of,
 )
-from emo.pipeline import Posts, chosen_encoders
+from emo.pipeline import Posts
 from emo.reading import TextVariant
 
 TEXTS = ["so happy today !", "the rain never ends", "so sad", "happy happy rain", "", None]
