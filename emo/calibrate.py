@@ -18,7 +18,7 @@ from emo.pipeline import Posts
 from emo.scores import bundle_of, probs_from_features, probs_from_posts, write_predictions
 from emo.tables import write_table
 from emo.thresholds import candidates, choose, decide
-from emo.watch import ranked, read_trials
+from emo.trials import ranked, read_trials
 
 SCORES = "scores"
 """Where in a run's folder the posts lie that a kept model has read, until all are."""

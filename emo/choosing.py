@@ -1,18 +1,17 @@
 """What is to be tried: the encoders, and whether corpus and cluster allow what is asked of them."""
 
-from emo.config import PRESETS, TRAINS_ENCODERS, EncodersConfig, Mode, SweepConfig, UserError
+from emo.config import PRESETS, EncodersConfig, Mode, SweepConfig, UserError
 from emo.console import say, warn
 from emo.encoded import encoded_posts
 from emo.encoders import FAMILIES, NO_LORA, ONE_LAYER, UNTRAINED, EncoderSpec, parse_encoder
 from emo.losses import check_single_label
 from emo.pipeline import Posts, mode_of
-from emo.trainer import require_room
+from emo.room import require_room
 
 
 def check_choices(config: SweepConfig, posts: Posts) -> None:
     """A UserError where the cluster, or these posts, can never be trained on as it was asked."""
-    if config.mode in TRAINS_ENCODERS:
-        require_room(config.training)
+    require_room(config)
     if "softmax" in config.space.loss:
         check_single_label(encoded_posts(posts.folder, [], config.fold).targets)
 

@@ -17,7 +17,7 @@ from emo.plan import show_leaderboard
 from emo.report import write_report
 from emo.run import FINISHED, Run
 from emo.scores import bundle_of
-from emo.watch import ranked, read_trials
+from emo.trials import ranked, read_trials
 
 
 def conclude(

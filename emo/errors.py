@@ -1,11 +1,14 @@
 """From whatever Ray wrapped around an error to the one sentence that it comes down to."""
 
+import contextlib
 import errno
 from collections.abc import Iterator
 
 from emo.config import UserError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+AWAY = (errno.EIO, errno.EROFS, errno.ESTALE, errno.EACCES, errno.EPERM, errno.ETIMEDOUT, errno.EHOSTUNREACH)
+"""Of a disk, a share or a store that is not there, or no longer for us."""
 
 
 def sentence(error: BaseException, action: str | None = None) -> str | None:
@@ -18,11 +21,37 @@ def sentence(error: BaseException, action: str | None = None) -> str | None:
             continue  # it has a traceback for a message, and its cause comes next
         if isinstance(cause, UserError):
             return str(cause).partition("\n")[0]  # Ray appends advice
-        if isinstance(cause, OSError) and (action or cause.errno in FULL):
-            return f"{action or 'The disk is full'}: {cause.strerror or cause}."
+        if isinstance(cause, OSError) and (action or is_outside(cause)):
+            full = "The disk is full" if cause.errno in FULL else "A disk or store cannot be used"
+            return f"{action or full}: {cause.strerror or cause}."
+        if type(cause).__name__ == "StorageInternalError":  # of Optuna's
+            said = str(cause.__cause__ or cause).strip().partition("\n")[0]
+            return f"{action or 'The database of the studies cannot be used'}: {said}."
         if type(cause).__name__ == "OutOfDiskError":
             return f"{action or 'The disk is full'}: no space is left on the disk of a Ray node."
     return None
+
+
+@contextlib.contextmanager
+def in_words(action: str) -> Iterator[None]:
+    """Turn what went wrong with a disk, a store or a database into the sentence that it comes down to."""
+    try:
+        yield
+    except Exception as error:
+        if said := sentence(error, action):
+            raise UserError(said) from error
+        raise
+
+
+def is_outside(error: BaseException) -> bool:
+    """Whether something is to blame that has nothing to do with what was tried."""
+    kinds = (ConnectionError, TimeoutError)
+    return any(
+        isinstance(cause, kinds)
+        or (isinstance(cause, OSError) and cause.errno in (*FULL, *AWAY))
+        or type(cause).__name__ == "OutOfDiskError"
+        for cause in causes(error)
+    )
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

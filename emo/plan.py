@@ -8,7 +8,7 @@ from emo.datasets import list_corpora
 from emo.encoders import Branch, EncoderSpec
 from emo.features import Features
 from emo.reading import Cut
-from emo.session import has_gpus, num_cpus
+from emo.room import num_cpus, on_gpus
 
 
 def show_posts(manifest: dict[str, Any]) -> None:
@@ -88,7 +88,7 @@ def show_training(config: TrainConfig, output: str) -> None:
     ]
     if head.mode in TRAINS_ENCODERS:
         workers = " to ".join(map(str, training.num_workers))
-        facts.append(("workers", f"{workers}, each with {'a GPU' if has_gpus() else 'cores only'}"))
+        facts.append(("workers", f"{workers}, each with {'a GPU' if on_gpus(training) else 'cores only'}"))
     show_facts("Plan", [*facts, ("output", output)])
 
 

@@ -16,8 +16,8 @@ from emo.console import Progress
 from emo.errors import sentence
 from emo.parts import gather, missing_parts
 from emo.raw import Chunk, Source
+from emo.room import num_cpus
 from emo.rows import KEPT, SMALL, Cleaning, Finish, clean_chunk
-from emo.session import num_cpus
 from emo.tables import read_folder, write_table
 from emo.verdict import Verdict, decide, describe
 from emo.work import Manifest, make_set

@@ -3,6 +3,7 @@
 import datetime
 import importlib.metadata
 import os
+import uuid
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -10,7 +11,7 @@ from emo import storage
 from emo.config import MODALITIES, CalibrateConfig, SweepConfig, UserError, from_dict, to_dict
 from emo.encoders import Branch, EncoderSpec
 from emo.features import Features
-from emo.session import num_cpus
+from emo.room import num_cpus
 from emo.work import is_unfinished
 
 VERSIONED = ("emo", "ray", "torch", "transformers", "optuna", "scikit-learn", "pyarrow", "pillow", "numpy")
@@ -38,6 +39,11 @@ class Run:
 
     def path(self, *parts: str) -> str:
         return storage.join(self.folder, *parts)
+
+    @property
+    def name(self) -> str:
+        """What tells it from all other runs."""
+        return storage.read_json(self.path("config.json"))["name"]
 
     def is_finished(self) -> bool:
         return any(event.endswith(f" {FINISHED}") for event in self.events)
@@ -144,13 +150,14 @@ def versions() -> dict[str, str]:
 def write_config(run: Run, config: SweepConfig, encoders: list[dict[str, Any]], plan: dict[str, Any]) -> None:
     """``config.json``: every choice, the resolved encoders, and the versions they ran with."""
     uri = run.path("config.json")
+    before = storage.read_json(uri) if storage.exists(uri) else {}
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    started = storage.read_json(uri)["started"] if storage.exists(uri) else now
     content = {
+        "name": before.get("name", f"{os.path.basename(run.folder)}-{uuid.uuid4().hex[:6]}"),
         "config": to_dict(config.resolved()),
         "encoders": encoders,
         "versions": versions(),
-        "started": started,
+        "started": before.get("started", now),
         "plan": plan,
     }
     storage.write_json(uri, content)

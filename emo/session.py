@@ -73,18 +73,6 @@ def silence_data(verbose: bool) -> None:
     context.enable_progress_bars = verbose
     context.print_on_execution_start = False
     if not verbose:
-        for name in ("ray.data", "ray.tune", "ray.train", "ray.air"):
+        for name in ("ray.data", "ray.train", "ray.air"):
             logging.getLogger(name).setLevel(logging.ERROR)
-
-
-def has_gpus() -> bool:
-    import ray
-
-    return ray.cluster_resources().get("GPU", 0) >= 1
-
-
-def num_cpus() -> int:
-    """The cores of the cluster."""
-    import ray
-
-    return max(1, int(ray.cluster_resources().get("CPU", 1)))
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # how trials end is ours to tell

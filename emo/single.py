@@ -16,8 +16,8 @@ from emo.run import Run
 from emo.train import TrainingData, fit
 from emo.train_loop import TrainingJob
 from emo.trainer import fit_and_keep
-from emo.trial import PARAMETERS, trial_metrics, weights_uri
-from emo.watch import SCHEMA, write_trials
+from emo.trial import trial_metrics, weights_uri
+from emo.trials import PARAMETERS, SCHEMA, write_trials
 
 TRIAL = "only"
 

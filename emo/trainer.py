@@ -13,10 +13,10 @@ from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from emo import storage
-from emo.config import HeadConfig, TrainingConfig, UserError
-from emo.session import has_gpus
+from emo.config import HeadConfig, TrainingConfig
+from emo.room import of_worker, on_gpus
 from emo.train_loop import STATE, WEIGHTS, TrainingJob, train_loop
-from emo.trial import COMPLETE, chosen, weights_uri
+from emo.trial import chosen, outcome, weights_uri
 
 SNAPSHOT = "checkpoint_manager_snapshot.json"
 """Where Ray Train lists a training's checkpoints."""
@@ -86,7 +86,7 @@ def fit_and_keep(job: TrainingJob, run: str, trial_id: str, callbacks: Sequence[
     trained = fit(job, folder, trial_id, callbacks)
     storage.write_bytes(weights_uri(run, trial_id), trained.weights)
     storage.remove(storage.join(folder, trial_id))
-    return {**trained.metrics, COMPLETE: True}
+    return trained.metrics
 
 
 class TellTune(TuneReportCallback):
@@ -101,7 +101,7 @@ def run_trainer_trial(choices: dict[str, Any], *, jobs: dict[str, TrainingJob], 
     """One trial of a sweep that trains encoders; each epoch is reported, so that it can be stopped early."""
     ask_this_cluster()
     job = replace(jobs[choices["encoder"]], head=replace(fixed, **chosen(choices)))
-    tune.report(fit_and_keep(job, run, tune.get_context().get_trial_id(), [TellTune()]))
+    tune.report(outcome(lambda: fit_and_keep(job, run, choices["trial"], [TellTune()])))
 
 
 def ask_this_cluster() -> None:
@@ -116,35 +116,6 @@ def scaling(training: TrainingConfig) -> ScalingConfig:
     fewest, most = training.num_workers[0], training.num_workers[-1]
     return ScalingConfig(
         num_workers=fewest if fewest == most else (fewest, most),  # type: ignore[arg-type]
-        use_gpu=has_gpus(),
+        use_gpu=on_gpus(training),
         resources_per_worker=of_worker(training),
-    )
-
-
-def of_worker(training: TrainingConfig) -> dict[str, int]:
-    """What one worker takes of the cluster."""
-    return {"CPU": training.cpus_per_worker} | ({"GPU": 1} if has_gpus() else {})
-
-
-def num_that_fit(training: TrainingConfig) -> int:
-    """How many such trainings the cluster has room for at once, each with its fewest workers."""
-    has, workers = ray.cluster_resources(), training.num_workers[0]
-    spare = {"CPU": 1.0} if has_gpus() else {}  # what reads posts for GPUs takes a core of its own
-    rooms = [
-        (has.get(name, 0) - spare.get(name, 0)) / (workers * amount) for name, amount in of_worker(training).items()
-    ]
-    return max(0, int(min(rooms) + 1e-6))
-
-
-def require_room(training: TrainingConfig) -> None:
-    """A UserError where the cluster could never hold the workers, who would otherwise be waited for without end."""
-    if num_that_fit(training):
-        return
-    has = ray.cluster_resources()
-    each = f"{training.cpus_per_worker} core{'s' if training.cpus_per_worker > 1 else ''}"
-    each += " and a GPU" if has_gpus() else ""
-    raise UserError(
-        f"--num-workers {training.num_workers[0]} asks for {each} for each worker, but the cluster has "
-        f"{has.get('CPU', 0):g} cores and {has.get('GPU', 0):g} GPUs; ask for fewer workers, or for fewer cores for "
-        "each with --cpus-per-worker."
     )

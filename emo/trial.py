@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,29 +10,48 @@ from ray import tune
 from safetensors.torch import save
 
 from emo import storage
-from emo.config import HeadConfig, SearchSpace
+from emo.config import HeadConfig
+from emo.errors import is_outside
 from emo.metrics import prefixed, score
 from emo.thresholds import decide_by_train
 from emo.train import Fit, TrainingData, fit, predict_probs
-
-METRIC = "val/macro_f1"
-"""What Optuna maximises."""
+from emo.trials import METRIC, PARAMETERS
 
 COMPLETE = "complete"
 """What a trial reports last, after it has kept its weights: one without it was stopped early."""
 
-PARAMETERS = tuple(field.name for field in dataclasses.fields(SearchSpace))
-"""What a trial chooses; each is a field of HeadConfig."""
+FAILED, OUTSIDE = "failed", "outside"
+"""What a trial reports instead that failed: why, and whether that was for no reason of its own. An error that Tune sees
+is then always the loss of a process, after which the trial is run again."""
 
 
-def run_trial(choices: dict[str, Any], *, data: dict[str, TrainingData], fixed: HeadConfig, run: str) -> None:
+def run_trial(
+    choices: dict[str, Any], *, data: dict[str, TrainingData], fixed: HeadConfig, run: str, tells_epochs: bool
+) -> None:
     """One trial: fit a classifier on one encoder's features, keep its weights, report its val metrics."""
     torch.set_num_threads(1)
-    config = dataclasses.replace(fixed, **chosen(choices))
-    encoder = choices["encoder"]
-    result = fit(data[encoder], config)
-    storage.write_bytes(weights_uri(run, tune.get_context().get_trial_id()), save(result.model.state_dict()))
-    tune.report(trial_metrics(result, data[encoder]))
+    on_epoch = tell_epoch if tells_epochs else None
+
+    def train() -> dict[str, Any]:
+        found = data[choices["encoder"]]
+        result = fit(found, dataclasses.replace(fixed, **chosen(choices)), on_epoch)
+        storage.write_bytes(weights_uri(run, choices["trial"]), save(result.model.state_dict()))
+        return trial_metrics(result, found)
+
+    tune.report(outcome(train))
+
+
+def tell_epoch(epoch: dict[str, float]) -> None:
+    tune.report({"epoch": epoch["epoch"], METRIC: epoch["val_macro_f1"]})
+
+
+def outcome(train: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What a trial reports at its end: what ``train`` returns, or why it failed."""
+    try:
+        return train() | {COMPLETE: True}
+    except Exception as error:
+        said = (str(error).strip() or repr(error)).splitlines()[0]
+        return {FAILED: f"{type(error).__name__}: {said}", OUTSIDE: is_outside(error)}
 
 
 def chosen(choices: dict[str, Any]) -> dict[str, Any]:
@@ -49,7 +69,6 @@ def trial_metrics(result: Fit, data: TrainingData) -> dict[str, Any]:
         "best_epoch": result.best_epoch,
         "train_seconds": result.train_seconds,
         "history": json.dumps(result.history),
-        COMPLETE: True,
     }
 
 

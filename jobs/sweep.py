@@ -38,7 +38,8 @@ def main(config: SweepConfig) -> None:
     keep_plan(run, config, posts.manifest, specs, features)
     data = encoder_data(config, posts, specs, features)
     jobs = training_jobs(config, posts, specs, data)
-    sweep(run.folder, config, {} if jobs else {name: each.for_training() for name, each in data.items()}, jobs)
+    cached = {} if jobs else {name: each.for_training() for name, each in data.items()}
+    sweep(run.folder, config, cached, jobs, run.name)
     conclude(run, config, posts, specs, data)
     show_results(run.folder, time.monotonic() - started)
 

@@ -17,9 +17,15 @@ def kill_tree(root: int) -> None:
 
 def train_workers() -> list[psutil.Process]:
     """The Ray Train workers of the Rays that this process started."""
+    return below(os.getpid(), "RayTrainWorker")
+
+
+def below(root: int, named: str) -> list[psutil.Process]:
+    """The descendants of a process with these words in their command line."""
     found = []
-    for process in psutil.Process(os.getpid()).children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-            if "RayTrainWorker" in " ".join(process.cmdline()):
-                found.append(process)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for process in psutil.Process(root).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+                if named in " ".join(process.cmdline()):
+                    found.append(process)
     return found

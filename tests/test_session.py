@@ -16,7 +16,8 @@ from emo.session import prepare_environment
 prepare_environment()
 import json, os, time
 import ray
-from emo.session import num_cpus, start_ray
+from emo.room import num_cpus
+from emo.session import start_ray
 
 start_ray()
 start_ray()  # joins what is there

@@ -1,113 +1,28 @@
-"""The search: turns, budgets, refinement, and a Tune experiment that is killed and gone on with."""
+"""The search: a Tune experiment over studies, whatever befalls its trials and itself."""
 
-import dataclasses
 import json
 import os
-import signal
+import random
 import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+from kills import below, kill_tree
+from sweep_alone import features
 
 from emo import storage
-from emo.config import Budget, HeadConfig, SearchSpace
-from emo.models import FeatureSpec
-from emo.sweep import StudyPerEncoder, distributions, run_trials
-from emo.train import TrainingData
-from emo.trial import COMPLETE, METRIC, PARAMETERS, weights_uri
-from emo.watch import Watcher, ranked, read_trials
+from emo.config import SearchSpace, SweepConfig, UserError
+from emo.studies import ALIKE
+from emo.study_storage import JOURNAL
+from emo.sweep import distributions, sweep
+from emo.trial import weights_uri
+from emo.trials import METRIC, PARAMETERS, ranked, read_trials
 
-BUDGET = Budget(encoders=(), trials=3, refine_trials=2, refine_top=1, calibration_trials=1, max_epochs=2)
-
-
-def data(seed: int, width: int = 4) -> TrainingData:
-    rng = np.random.default_rng(seed)
-
-    def split(num: int) -> tuple[np.ndarray, np.ndarray]:
-        features = rng.standard_normal((num, width)).astype(np.float32)
-        return np.concatenate([features, np.ones((num, 1), np.float32)], axis=1), features[:, :2] > 0
-
-    return TrainingData(*split(60), *split(30), specs={"text": FeatureSpec(width)})
-
-
-def finish(searcher: StudyPerEncoder, trial_id: str, value: float | None) -> None:
-    result = None if value is None else {METRIC: value, "training_iteration": 1, COMPLETE: True}
-    searcher.on_trial_complete(trial_id=trial_id, result=result, error=value is None)
-
-
-def spaces(names: list[str]) -> dict:
-    return {name: distributions(SearchSpace(), "frozen", 2) for name in names}
-
-
-def play(searcher: StudyPerEncoder, value_of: dict[str, float | None]) -> list[tuple[str, str]]:
-    """Encoder and phase of every trial, one trial at a time."""
-    played = []
-    while isinstance(choices := searcher.suggest(f"t{len(played)}"), dict):
-        played.append((choices["encoder"], choices["phase"]))
-        finish(searcher, f"t{len(played) - 1}", value_of[choices["encoder"]])
-    assert choices == StudyPerEncoder.FINISHED
-    return played
-
-
-def test_encoders_take_turns_and_the_best_is_refined():
-    searcher = StudyPerEncoder(spaces(["a", "b"]), BUDGET, seed=0)
-    played = play(searcher, {"a": 0.1, "b": 0.9})
-    assert played == [("a", "search"), ("b", "search")] * 3 + [("b", "refine")] * 2
-
-
-def test_several_encoders_are_refined_in_turn():
-    budget = dataclasses.replace(BUDGET, refine_top=2)
-    played = play(StudyPerEncoder(spaces(["a", "b", "c"]), budget, seed=0), {"a": 0.5, "b": 0.1, "c": 0.9})
-    assert sorted(played[9:]) == [("a", "refine")] * 2 + [("c", "refine")] * 2
-
-
-def test_refinement_waits_for_the_trials_that_still_run():
-    searcher = StudyPerEncoder(spaces(["a"]), dataclasses.replace(BUDGET, trials=1), seed=0)
-    searcher.suggest("t0")
-    assert searcher.suggest("t1") is None
-    finish(searcher, "t0", 0.5)
-    assert searcher.suggest("t1")["phase"] == "refine"
-
-
-def test_a_failed_trial_is_spent_and_its_study_knows():
-    searcher = StudyPerEncoder(spaces(["a", "b"]), BUDGET, seed=0)
-    played = play(searcher, {"a": None, "b": 0.2})
-    assert [name for name, _ in played].count("a") == 3
-    states = [trial.state.name for trial in searcher.studies["a"]._ot_study.trials]
-    assert states == ["FAIL"] * 3
-
-
-def test_a_trial_that_was_stopped_early_is_pruned_in_its_study():
-    searcher = StudyPerEncoder(spaces(["a"]), BUDGET, seed=0)
-    searcher.suggest("t0")
-    searcher.on_trial_result("t0", {METRIC: 0.9, "training_iteration": 1})
-    searcher.on_trial_complete(trial_id="t0", result={METRIC: 0.9, "training_iteration": 1})
-    assert [trial.state.name for trial in searcher.studies["a"]._ot_study.trials] == ["PRUNED"]
-    assert searcher.best["a"] == float("-inf")  # nor does it decide which encoder is refined
-
-
-def test_every_encoder_has_a_study_of_its_own():
-    searcher = StudyPerEncoder(spaces(["a", "b"]), dataclasses.replace(BUDGET, refine_trials=0), seed=0)
-    play(searcher, {"a": 0.1, "b": 0.9})
-    assert {name: [t.value for t in s._ot_study.trials] for name, s in searcher.studies.items()} == {
-        "a": [0.1] * 3,
-        "b": [0.9] * 3,
-    }
-
-
-def test_a_searcher_goes_on_where_it_was_saved(tmp_path):
-    whole = StudyPerEncoder(spaces(["a", "b"]), BUDGET, seed=3)
-    cut = StudyPerEncoder(spaces(["a", "b"]), BUDGET, seed=3)
-    for searcher in (whole, cut):
-        for number in range(3):
-            searcher.suggest(f"t{number}")
-            finish(searcher, f"t{number}", 0.1 * number)
-    cut.save(str(tmp_path / "state"))
-    restored = StudyPerEncoder(spaces(["a", "b"]), BUDGET, seed=99)
-    restored.restore(str(tmp_path / "state"))
-    assert restored.suggest("t3") == whole.suggest("t3")
+SMALL = SweepConfig(trials=3, refine_trials=2, refine_top=1, max_epochs=2, top=2)
 
 
 def test_the_space_is_the_search_spaces():
@@ -121,24 +36,18 @@ def test_the_space_is_the_search_spaces():
 def run(tmp_path_factory, ray_session):
     """A sweep of two encoders, one of which has features that are not finite."""
     folder = str(tmp_path_factory.mktemp("run"))
-    broken = data(1)
+    broken = features(1)
     broken.train_packed[:] = np.nan
-    searcher = StudyPerEncoder(spaces(["good", "broken"]), BUDGET, seed=0)
-    run_trials(
-        folder,
-        {"good": data(0), "broken": broken},
-        HeadConfig(max_epochs=2),
-        searcher,
-        [Watcher(folder, ["good", "broken"], BUDGET.total_trials(2), top=2)],
-    )
+    sweep(folder, SMALL, {"good": features(0), "broken": broken}, {})
     return folder
 
 
 def test_a_sweep_runs_the_trials_that_it_owes(run):
     rows = read_trials(run)
-    assert len({row["trial_id"] for row in rows}) == len(rows) == BUDGET.total_trials(2)
+    assert len({row["trial_id"] for row in rows}) == len(rows) == SMALL.budget.total_trials(2)
     good = [row for row in rows if row["encoder"] == "good"]
     assert [row["status"] for row in good] == ["done"] * 5
+    assert [row["phase"] for row in good] == ["search"] * 3 + ["refine"] * 2
     for row in good:
         assert row["num_epochs"] == len(json.loads(row["history"])) == 2
         assert 0 <= row[METRIC] <= 1
@@ -148,7 +57,7 @@ def test_a_sweep_runs_the_trials_that_it_owes(run):
 def test_a_trial_that_diverges_fails_alone_and_says_why(run):
     broken = [row for row in read_trials(run) if row["encoder"] == "broken"]
     assert [row["status"] for row in broken] == ["failed"] * 3
-    assert all("The loss became nan" in row["error"] for row in broken)
+    assert all("FloatingPointError: The loss became nan" in row["error"] for row in broken)
     assert all(row[METRIC] is None for row in broken)
 
 
@@ -159,41 +68,105 @@ def test_only_the_best_trials_keep_their_weights(run):
     assert kept == best
 
 
-SCRIPT = """
-import sys
-from emo.session import prepare_environment
-prepare_environment()
-from emo.session import start_ray
-from emo.config import Budget, HeadConfig, SearchSpace
-from emo.models import FeatureSpec
-from emo.sweep import StudyPerEncoder, run_trials
-from emo.watch import Watcher
-sys.path.insert(0, {tests!r})
-from test_sweep import data, spaces
-start_ray()
-budget = Budget(encoders=(), trials=20, refine_trials=4, refine_top=1, calibration_trials=1, max_epochs=60)
-folder, names = {run!r}, ["a", "b"]
-sets = {{name: data(i, width=64) for i, name in enumerate(names)}}
-run_trials(folder, sets, HeadConfig(max_epochs=60, patience=60), StudyPerEncoder(spaces(names), budget, 0),
-           [Watcher(folder, names, budget.total_trials(2), top=3)])
-"""
+def test_a_sweep_that_has_ended_tries_nothing_more(run):
+    before = read_trials(run)
+    sweep(run, SMALL, {"good": features(0), "broken": features(1)}, {})
+    assert read_trials(run) == before
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_encoders_that_fail_alike_cost_a_few_trials_only(tmp_path, capsys):
+    broken = features(1)
+    broken.train_packed[:] = np.nan
+    sweep(str(tmp_path), SweepConfig(trials=50, max_epochs=2), {"broken": broken}, {})
+    assert ALIKE <= len(read_trials(str(tmp_path))) <= 2 * ALIKE
+    assert "broken is given up, since its first 3 trials failed alike: FloatingPointError" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_folder_that_cannot_be_written_to_stops_the_sweep_which_goes_on_later(tmp_path):
+    weights = tmp_path / "weights"
+    weights.symlink_to("/sys/kernel")  # nobody can write there
+    with pytest.raises(UserError, match=r"^The sweep was stopped.*--resume.*\.$"):
+        sweep(str(tmp_path), SMALL, {"a": features(0)}, {})
+    weights.unlink()
+    sweep(str(tmp_path), SMALL, {"a": features(0)}, {})
+    rows = read_trials(str(tmp_path))
+    assert [(row["trial_id"], row["status"]) for row in rows] == [(f"0-{number}", "done") for number in range(5)]
+
+
+def num_ended(run: Path) -> int:
+    """How many trials the studies say have ended."""
+    journal = run / JOURNAL
+    return journal.read_text().count('"op_code":6,') if journal.exists() else 0
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_trial_whose_process_is_killed_is_run_again(tmp_path):
+    config = SweepConfig(trials=12, refine_trials=0, max_epochs=60, patience=60, top=2)
+    thread = threading.Thread(target=sweep, args=(str(tmp_path), config, {"a": features(0, width=64)}, {}))
+    thread.start()
+    for enough in (2, 6):
+        while num_ended(tmp_path) < enough:
+            time.sleep(0.02)
+        random.choice(below(os.getpid(), "ray::ImplicitFunc")).kill()
+    thread.join()
+    rows = read_trials(str(tmp_path))
+    assert [(row["trial_id"], row["status"]) for row in rows] == [(f"0-{number}", "done") for number in range(12)]
+
+
+def alone(run: Path, trials: int) -> list[str]:
+    return [sys.executable, str(Path(__file__).with_name("sweep_alone.py")), str(run), str(trials)]
+
+
+def outcome(run: Path) -> list[dict]:
+    """What trials chose and reached, but for how long it took."""
+    return [row | {"train_seconds": None} for row in read_trials(str(run))]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    run = tmp_path_factory.mktemp("undisturbed")
+    subprocess.run(alone(run, 40), check=True, timeout=300)
+    return outcome(run)
+
+
+HEAD, NODE, DRIVER, TRIAL = "gcs_server", "raylet/raylet", "driver", "ray::ImplicitFunc"
 
 
 @pytest.mark.slow
+def test_a_sweep_is_killed_twenty_times_and_ends_as_an_undisturbed_one(undisturbed, tmp_path):
+    rng = random.Random(0)
+    victims = [DRIVER] * 6 + [NODE] * 4 + [HEAD] * 2 + [TRIAL] * 8
+    rng.shuffle(victims)
+    process = None
+    for victim in victims:
+        if process is None or process.poll() is not None:
+            process = subprocess.Popen(alone(tmp_path, 40))
+        before = num_ended(tmp_path)
+        while num_ended(tmp_path) == before and process.poll() is None:
+            time.sleep(0.02)
+        time.sleep(rng.uniform(0, 0.3))
+        assert process.poll() is None, "it ended before it was killed"
+        if victim == DRIVER:
+            kill_tree(process.pid)
+        else:
+            rng.choice(below(process.pid, victim)).kill()
+        if victim != TRIAL:
+            assert process.wait(timeout=120) != 0
+    if process.wait() != 0:
+        subprocess.run(alone(tmp_path, 40), check=True, timeout=300)
+    assert outcome(tmp_path) == undisturbed
+
+
 def test_a_killed_sweep_ends_with_the_trials_that_it_owes(tmp_path):
-    run = str(tmp_path / "run")
-    command = [sys.executable, "-c", SCRIPT.format(tests=os.path.dirname(__file__), run=run)]
-    weights = tmp_path / "run" / "weights"
-    for enough in (2, 5):  # killed twice, at different places
-        process = subprocess.Popen(command, start_new_session=True)
-        deadline = time.monotonic() + 180
-        while time.monotonic() < deadline and (not weights.exists() or len(list(weights.iterdir())) < enough):
-            time.sleep(0.2)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    subprocess.run(command, check=True, timeout=300)
-    rows = read_trials(run)
-    assert len(rows) == len({row["trial_id"] for row in rows}) == 44
-    counts = {name: sum(row["encoder"] == name for row in rows) for name in "ab"}
-    assert sorted(counts.values()) == [20, 24]
-    assert {row["status"] for row in rows} == {"done"}
+    process = subprocess.Popen(alone(tmp_path, 6))
+    while num_ended(tmp_path) < 3:
+        time.sleep(0.05)
+    kill_tree(process.pid)
+    process.wait()
+    subprocess.run(alone(tmp_path, 6), check=True, timeout=300)
+    rows = read_trials(str(tmp_path))
+    assert sorted(row["trial_id"].split("-")[0] for row in rows) in (["0"] * 10 + ["1"] * 6, ["0"] * 6 + ["1"] * 10)
+    assert len({row["trial_id"] for row in rows}) == 16
+    assert {row["status"] for row in rows} == {"done", "pruned"}

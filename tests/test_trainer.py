@@ -14,7 +14,7 @@ from kills import train_workers
 from safetensors.torch import load
 
 from emo.batches import Recipe, read_batches, read_plan
-from emo.config import HeadConfig, PrepareConfig, TrainingConfig, UserError
+from emo.config import HeadConfig, PrepareConfig, SearchSpace, SweepConfig, TrainingConfig, UserError
 from emo.encoders import Branch
 from emo.encoders.hub import resolve
 from emo.finetune import assemble, freeze_unused, parameter_groups
@@ -23,11 +23,12 @@ from emo.losses import goals_of, make_loss
 from emo.models import start_at_prevalence
 from emo.posts import posts_manifest
 from emo.reading import TextVariant
+from emo.room import require_room, trainings_that_fit
 from emo.sampler import Share
 from emo.train import MicroBatch, make_optimizer, train_epoch
 from emo.train_loop import MAX_NORM, STATE, TrainingJob
 from emo.train_state import Recent, State
-from emo.trainer import SNAPSHOT, fit, is_whole, num_that_fit, require_room
+from emo.trainer import SNAPSHOT, fit, is_whole
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -129,9 +130,13 @@ def test_what_a_kill_left_half_written_or_half_removed_is_not_gone_on_with(tmp_p
 
 
 def test_what_never_fits_is_refused_at_once(ray_session):
-    assert num_that_fit(TrainingConfig(num_workers=(1,))) >= 1
+    assert trainings_that_fit(TrainingConfig(num_workers=(1,))) >= 1
     with pytest.raises(UserError, match="--num-workers 1000 asks for 1 core for each worker, but the cluster has"):
-        require_room(TrainingConfig(num_workers=(1000,)))
+        require_room(
+            SweepConfig(
+                mode="full", space=SearchSpace(batch_size=(1000,)), training=TrainingConfig(num_workers=(1000,))
+            )
+        )
 
 
 def test_a_training_is_over_after_patience_the_last_epoch_or_an_error():

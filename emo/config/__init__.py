@@ -28,8 +28,11 @@ from emo.config.training import (
     Mode,
     Precision,
     Preset,
+    Pruning,
+    Round,
     SearchSpace,
     TrainingConfig,
+    Turns,
 )
 
 __all__ = [
@@ -59,13 +62,16 @@ __all__ = [
     "PrepareConfig",
     "PrepareJobConfig",
     "Preset",
+    "Pruning",
     "ReadingConfig",
     "ReportConfig",
+    "Round",
     "SearchSpace",
     "SweepConfig",
     "Targets",
     "TrainConfig",
     "TrainingConfig",
+    "Turns",
     "UserError",
     "check",
     "from_dict",

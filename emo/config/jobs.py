@@ -15,8 +15,10 @@ from emo.config.training import (
     HeadConfig,
     Mode,
     Preset,
+    Pruning,
     SearchSpace,
     TrainingConfig,
+    Turns,
 )
 
 
@@ -122,6 +124,9 @@ class SweepConfig(EncodersConfig):
     weighting of their layers; lora trains adapters inside the encoders, and full everything, on streamed posts."""
     trials: int | None = None
     """Optuna trials for each encoder."""
+    turns: Turns | None = None
+    """fair gives every encoder --trials; halving gives the same number in all, but after each of log2(encoders) rounds
+    only to the better half, by the mean of their best --top trials on val."""
     refine_trials: int | None = None
     """Further trials for each of the best encoders, which go on in the same study."""
     refine_top: int | None = None
@@ -134,14 +139,38 @@ class SweepConfig(EncodersConfig):
     weight_decay: float = 0.01
     top: int = 10
     """A leaderboard row is the mean over this many of the encoder's best trials by val."""
+    pruning: Pruning = "auto"
+    """How weak trials are stopped early, each by those of its own encoder: asha (successive halving over epochs),
+    median (below the median of finished trials at the same epoch) or none. auto is asha where encoders are trained,
+    and none on cached features, where a trial takes seconds."""
     space: SearchSpace = field(default_factory=SearchSpace)
     training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)
+    trials_per_gpu: int | None = None
+    """Let so many trials on cached features share each GPU; without it, each takes a core."""
+    trials_at_once: int | None = None
+    """How many trials run at once; without it, as many as the cluster has room for, however far it grows."""
+    optuna_storage: str | None = None
+    """A database of Optuna's for the studies, as in postgresql://host/name, which several sweeps and optuna-dashboard
+    can share; without it, optuna.log in the run folder. Leave the password to PGPASSWORD or ~/.pgpass."""
     resume: bool = False
     """Go on with the run in --output."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("trials", "refine_trials", "refine_top", "calibration_trials", "max_epochs", "patience", "top"):
+        if self.trials_per_gpu is not None:
+            check("--trials-per-gpu", self.trials_per_gpu, self.trials_per_gpu >= 1, "at least 1")
+            if self.mode in TRAINS_ENCODERS:
+                raise UserError(f"--trials-per-gpu is for cached features; with --mode {self.mode} a worker has a GPU.")
+        for name in (
+            "trials",
+            "trials_at_once",
+            "refine_trials",
+            "refine_top",
+            "calibration_trials",
+            "max_epochs",
+            "patience",
+            "top",
+        ):
             value, lowest = getattr(self, name), 0 if name.startswith("refine") else 1
             if value is not None:
                 check(f"--{name.replace('_', '-')}", value, value >= lowest, f"at least {lowest}")
@@ -159,8 +188,9 @@ class SweepConfig(EncodersConfig):
         return dataclasses.replace(preset, **{name: value for name, value in named.items() if value is not None})
 
     def resolved(self) -> "SweepConfig":
-        """The same sweep with every choice that was left open taken from its preset."""
-        return dataclasses.replace(self, **dataclasses.asdict(self.budget))
+        """The same sweep with every choice that was left open taken from its preset, as it is written down."""
+        storage = self.optuna_storage and without_password(self.optuna_storage)
+        return dataclasses.replace(self, **dataclasses.asdict(self.budget), optuna_storage=storage)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,3 +310,14 @@ def check_resume(resume: bool, output: str | None) -> None:
     """Raise the one sentence about --resume without a folder."""
     if resume and output is None:
         raise UserError("--resume needs --output, the folder of the run to go on with.")
+
+
+def without_password(url: str) -> str:
+    """The address of a database as it may be shown; a UserError where it is none."""
+    from sqlalchemy.engine import make_url  # no worker needs it, and each imports this module
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError:
+        raise UserError("--optuna-storage is no address of a database, as postgresql://host/name is.") from None

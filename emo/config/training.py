@@ -1,5 +1,7 @@
 """What is trained: modes, losses, fusions, the search over them, and how the encoders themselves are trained."""
 
+import itertools
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -90,6 +92,8 @@ class TrainingConfig:
     between which training follows what the cluster has."""
     cpus_per_worker: int = 1
     """Cores of each worker, and its threads."""
+    use_gpu: Literal["auto", "yes", "no"] = "auto"
+    """Whether a worker has a GPU: auto is where the cluster has any as the job starts; yes waits for one to come."""
     micro_batch_size: int | None = None
     """Posts that a worker holds at once; a step adds up as many of these as its share of --batch-size needs."""
     precision: Precision = "auto"
@@ -155,6 +159,21 @@ class SearchSpace:
 Preset = Literal["demo", "paper"]
 
 
+Turns = Literal["fair", "halving"]
+Pruning = Literal["auto", "asha", "median", "none"]
+
+
+@dataclass(frozen=True)
+class Round:
+    """A part of a sweep."""
+
+    num_encoders: int
+    """So many encoders are tried, those that were best up to here."""
+    trials: int
+    """Until each of them has had so many trials in all."""
+    phase: Literal["search", "refine"] = "search"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Budget:
     """How much a sweep tries."""
@@ -165,10 +184,30 @@ class Budget:
     refine_top: int
     calibration_trials: int
     max_epochs: int
+    turns: Turns = "fair"
+
+    def rounds(self, num_encoders: int) -> list[Round]:
+        """The rounds that the turns make, and the refinement as the last one.
+
+        ``halving`` spends no more than ``trials`` for each encoder on average: ceil(log2(n)) rounds share them equally,
+        and the better half goes on (sequential halving: Karnin et al., 2013).
+        """
+        rounds = [Round(num_encoders, self.trials)]
+        if self.turns == "halving" and num_encoders > 1:
+            num_rounds = math.ceil(math.log2(num_encoders))
+            survivors = [math.ceil(num_encoders / 2**number) for number in range(num_rounds)]
+            each = (self.trials * num_encoders // (count * num_rounds) for count in survivors)
+            rounds = [Round(*pair) for pair in zip(survivors, itertools.accumulate(each), strict=True)]
+        if self.refine_trials and self.refine_top:
+            num_refined, so_far = min(self.refine_top, rounds[-1].num_encoders), rounds[-1].trials
+            rounds.append(Round(num_refined, so_far + self.refine_trials, "refine"))
+        return rounds
 
     def total_trials(self, num_encoders: int) -> int:
         """Every trial that a sweep over so many encoders owes."""
-        return self.trials * num_encoders + self.refine_trials * min(self.refine_top, num_encoders)
+        rounds = self.rounds(num_encoders)
+        before = [0, *(each.trials for each in rounds)]
+        return sum(each.num_encoders * (each.trials - so_far) for each, so_far in zip(rounds, before, strict=False))
 
 
 PRESETS: dict[str, Budget] = {

@@ -26,7 +26,7 @@ from emo.encoders import Branch
 from emo.features import embed
 from emo.posts import read_posts
 from emo.reading import TextVariant
-from emo.session import num_cpus
+from emo.room import num_cpus
 
 pytestmark = pytest.mark.bench
 

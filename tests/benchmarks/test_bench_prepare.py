@@ -20,7 +20,7 @@ from measure import in_turn, per_second, show
 from plain_rows import plain_row, plain_rows
 
 from emo.config import PrepareConfig
-from emo.session import num_cpus
+from emo.room import num_cpus
 
 pytestmark = pytest.mark.bench
 

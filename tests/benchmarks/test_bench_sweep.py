@@ -27,7 +27,7 @@ from emo.config import Budget, HeadConfig, SearchSpace, override
 from emo.encoders import Branch
 from emo.encoders.load import load_encoder
 from emo.models import FeatureSpec
-from emo.session import num_cpus
+from emo.room import num_cpus
 from emo.sweep import StudyPerEncoder, distributions, run_trials
 from emo.train import TrainingData, fit
 from emo.trial import PARAMETERS, trial_metrics

@@ -1,0 +1,86 @@
+"""How much the cluster has room for, and whether it grows."""
+
+import json
+from collections.abc import Mapping
+
+import ray
+from ray.experimental.internal_kv import _internal_kv_get
+
+from emo.config import TRAINS_ENCODERS, SweepConfig, TrainingConfig, UserError
+
+
+def resources() -> dict[str, float]:
+    return ray.cluster_resources()
+
+
+def num_cpus() -> int:
+    """The cores of the cluster as it is."""
+    return max(1, int(resources().get("CPU", 1)))
+
+
+def has_gpus() -> bool:
+    return resources().get("GPU", 0) >= 1
+
+
+def grows() -> bool:
+    """Whether the cluster adds nodes where tasks wait; how far, it does not tell.
+
+    Either autoscaler of Ray's says in the cluster's key-value store that it is there, the first by the names that the
+    types of nodes have in its configuration.
+    """
+    if _internal_kv_get(b"__autoscaler_v2_enabled") == b"1":
+        return True
+    status = json.loads(_internal_kv_get(b"__autoscaling_status") or b"{}")
+    types = status.get("autoscaler_report", {}).get("active_nodes", {})
+    return any(not name.startswith("node_") for name in types)
+
+
+def of_trial(trials_per_gpu: int | None) -> dict[str, float]:
+    """What a trial on cached features takes."""
+    return {"CPU": 1.0} | ({} if trials_per_gpu is None else {"GPU": 1 / trials_per_gpu})
+
+
+def of_worker(training: TrainingConfig) -> dict[str, float]:
+    """What a Ray Train worker takes."""
+    return {"CPU": float(training.cpus_per_worker)} | ({"GPU": 1.0} if on_gpus(training) else {})
+
+
+def on_gpus(training: TrainingConfig) -> bool:
+    return training.use_gpu == "yes" or (training.use_gpu == "auto" and has_gpus())
+
+
+def trials_that_fit(trials_per_gpu: int | None) -> int:
+    """How many trials on cached features run at once."""
+    return _num_that_fit(of_trial(trials_per_gpu), resources())
+
+
+def trainings_that_fit(training: TrainingConfig) -> int:
+    """How many trainings of encoders run at once, each with its fewest workers."""
+    has = resources()
+    if on_gpus(training):  # what reads posts for GPUs takes a core of its own
+        has["CPU"] = has.get("CPU", 0) - 1
+    workers = training.num_workers[0]
+    return _num_that_fit({name: workers * amount for name, amount in of_worker(training).items()}, has)
+
+
+def _num_that_fit(each: Mapping[str, float], has: Mapping[str, float]) -> int:
+    return max(0, int(min(has.get(name, 0) / amount for name, amount in each.items()) + 1e-6))
+
+
+def require_room(config: SweepConfig) -> None:
+    """A UserError where the cluster can never hold a trial, which would otherwise be waited for without end."""
+    if grows():
+        return
+    has = f"the cluster has {resources().get('CPU', 0):g} cores and {resources().get('GPU', 0):g} GPUs"
+    if config.mode in TRAINS_ENCODERS:
+        training = config.training
+        each = f"{training.cpus_per_worker} core{'s' if training.cpus_per_worker > 1 else ''}"
+        each += " and a GPU" if on_gpus(training) else ""
+        if not trainings_that_fit(training):
+            raise UserError(
+                f"--num-workers {training.num_workers[0]} asks for {each} for each worker, but {has}; ask for fewer "
+                "workers, or for fewer cores for each with --cpus-per-worker."
+            )
+    elif not trials_that_fit(config.trials_per_gpu):
+        each = "a core" if config.trials_per_gpu is None else "a core and, with --trials-per-gpu, a GPU"
+        raise UserError(f"A trial takes {each}, but {has}.")
