@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from emo.config import UserError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-AWAY = (errno.EIO, errno.EROFS, errno.ESTALE, errno.EACCES, errno.EPERM, errno.ETIMEDOUT, errno.EHOSTUNREACH)
-"""Of a disk, a share or a store that is not there, or no longer for us."""
+AWAY = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN)
+"""Of a share or a store that does not answer."""
+BARRED = (errno.EROFS, errno.EACCES, errno.EPERM)
+"""Of one that is no longer for us."""
 
 
 def sentence(error: BaseException, action: str | None = None) -> str | None:
@@ -45,11 +47,16 @@ def in_words(action: str) -> Iterator[None]:
 
 def is_outside(error: BaseException) -> bool:
     """Whether something is to blame that has nothing to do with what was tried."""
-    kinds = (ConnectionError, TimeoutError)
+    return is_away(error) or any(
+        (isinstance(cause, OSError) and cause.errno in (*FULL, *BARRED)) or type(cause).__name__ == "OutOfDiskError"
+        for cause in causes(error)
+    )
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether a store did not answer, and may do so later."""
     return any(
-        isinstance(cause, kinds)
-        or (isinstance(cause, OSError) and cause.errno in (*FULL, *AWAY))
-        or type(cause).__name__ == "OutOfDiskError"
+        isinstance(cause, (ConnectionError, TimeoutError)) or (isinstance(cause, OSError) and cause.errno in AWAY)
         for cause in causes(error)
     )
 

@@ -2,7 +2,10 @@
 
 import logging
 import os
+import socket
 import sys
+import threading
+import time
 import warnings
 
 QUIET = {
@@ -29,6 +32,10 @@ LOCAL = {
 """For a Ray that is started here: the first makes every one of its servers bind to 127.0.0.1 (its name tells where Ray
 needed that, not what it does: it stands for "one node only" on any system); the second keeps its token required; the
 third keeps processes for the next epoch's tasks, which would else import everything anew after a second's pause."""
+
+
+HEAD_SECONDS = 5.0
+"""How often, and how long, Ray's head is asked for an answer."""
 
 
 def prepare_environment() -> None:
@@ -63,6 +70,24 @@ def start_ray(*, verbose: bool = False, dashboard: bool = False) -> None:
         logging_level=logging.INFO if verbose else logging.ERROR,
     )
     silence_data(verbose)
+    address = ray.get_runtime_context().gcs_address
+    threading.Thread(target=watch_head, args=(address,), daemon=True).start()
+
+
+def watch_head(address: str) -> None:
+    """Say so when Ray's head is gone: Ray itself ends the process a minute later, without a word that a user sees."""
+    from emo.console import warn
+
+    host, _, port = address.rpartition(":")
+    silent = 0
+    while silent < 3:
+        time.sleep(HEAD_SECONDS)
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=HEAD_SECONDS).close()
+            silent = 0
+        except OSError:
+            silent += 1
+    warn(f"Ray's head at {address} is gone; unless it comes back, this job ends, and can be gone on with by --resume")
 
 
 def silence_data(verbose: bool) -> None:

@@ -2,7 +2,6 @@
 
 import os
 import tempfile
-import time
 from typing import Any
 
 from optuna.exceptions import StorageInternalError
@@ -15,13 +14,10 @@ from sqlalchemy.exc import OperationalError
 from emo import storage
 from emo.config import UserError
 from emo.config.jobs import without_password
-from emo.console import warn
+from emo.patience import patiently
 
 JOURNAL = "optuna.log"
 CONNECT_SECONDS = 10
-OUTAGE_SECONDS = 180.0
-"""A database that cannot be reached is tried again for so long, every few seconds."""
-PAUSE_SECONDS = 3.0
 
 
 class Journal:
@@ -77,15 +73,7 @@ def open_database(url: str) -> BaseStorage:
 
 
 def _connect_patiently(dialect: Any, record: Any, args: Any, kwargs: Any) -> Any:
-    deadline = time.monotonic() + OUTAGE_SECONDS
-    told = False
-    while True:
-        try:
-            return dialect.connect(*args, **kwargs)
-        except dialect.loaded_dbapi.OperationalError:
-            if time.monotonic() > deadline:
-                raise
-            if not told:
-                warn(f"the database of the studies does not answer; trying again for {OUTAGE_SECONDS:.0f} s")
-                told = True
-            time.sleep(PAUSE_SECONDS)
+    def away(error: Exception) -> bool:
+        return isinstance(error, dialect.loaded_dbapi.OperationalError)
+
+    return patiently("the database of the studies", lambda: dialect.connect(*args, **kwargs), away)

@@ -67,8 +67,8 @@ class Fit:
 
 
 def batches(inputs: Tensor, goals: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[MicroBatch]:
-    """All rows once, in a new order."""
-    for rows in torch.randperm(len(inputs), generator=generator).split(batch_size):
+    """All rows once, in a new order; it is drawn on the CPU, and so the same on every device."""
+    for rows in torch.randperm(len(inputs), generator=generator).to(inputs.device).split(batch_size):
         yield MicroBatch(inputs.index_select(0, rows), goals.index_select(0, rows), scale=1 / len(rows))
 
 
@@ -133,7 +133,12 @@ def predict_logits(forward: Callable[[Tensor], Tensor], inputs: Tensor, batch_si
 def predict_probs(model: FusionClassifier, packed: np.ndarray) -> np.ndarray:
     """Probs (N, K) of packed features (N, D)."""
     model.eval()
-    return model.probs(predict_logits(model, torch.as_tensor(packed))).numpy()
+    inputs = torch.as_tensor(packed).to(device_of(model))
+    return model.probs(predict_logits(model, inputs)).cpu().numpy()
+
+
+def device_of(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
 
 
 def build_model(specs: dict[str, FeatureSpec], num_labels: int, config: HeadConfig) -> FusionClassifier:
@@ -145,8 +150,13 @@ def build_model(specs: dict[str, FeatureSpec], num_labels: int, config: HeadConf
     return model
 
 
-def fit(data: TrainingData, config: HeadConfig, on_epoch: Callable[[dict[str, float]], None] | None = None) -> Fit:
-    """Train a classifier until its val loss no longer falls; the best epoch's weights are returned."""
+def fit(
+    data: TrainingData,
+    config: HeadConfig,
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
+    device: str = "cpu",
+) -> Fit:
+    """Train a classifier on a device until its val loss no longer falls; the best epoch's weights are returned."""
     started = time.perf_counter()
     train_goals = goals_of(data.train_targets, data.train_shares, data.trains_on, config.loss)
     val_goals = goals_of(data.val_targets, data.val_shares, data.trains_on, config.loss)
@@ -154,6 +164,8 @@ def fit(data: TrainingData, config: HeadConfig, on_epoch: Callable[[dict[str, fl
     loss_of = make_loss(config.loss, prevalence)
     model = build_model(data.specs, train_goals.shape[1], config)
     start_at_prevalence(model, prevalence)
+    model.to(device)
+    val_goals = val_goals.to(device)
     forward, train_inputs, val_inputs = _inputs(model, data, config)
     num_steps = config.max_epochs * -(-len(train_inputs) // config.batch_size)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -164,12 +176,13 @@ def fit(data: TrainingData, config: HeadConfig, on_epoch: Callable[[dict[str, fl
     for epoch in range(1, config.max_epochs + 1):
         model.train()
         goals = draw(train_goals, generator) if is_drawn(data.trains_on, config.loss) else train_goals
-        fed = batches(train_inputs, goals, config.batch_size, generator)
+        fed = batches(train_inputs, goals.to(device), config.batch_size, generator)
         train_loss = train_epoch(forward, fed, optimizer, scheduler, loss_of)
         model.eval()
         val_logits = predict_logits(forward, val_inputs)
         val_loss = loss_of(val_logits, val_goals).mean().item()
-        train_probs, val_probs = (model.probs(x).numpy() for x in (predict_logits(forward, train_inputs), val_logits))
+        logits = predict_logits(forward, train_inputs), val_logits
+        train_probs, val_probs = (model.probs(found).cpu().numpy() for found in logits)
         predicted = decide_by_train((data.train_targets, train_probs), val_probs, model.single_label)
         scores = {"val_loss": val_loss, "val_macro_f1": macro_f1(data.val_targets, predicted)}
         result.history.append({"epoch": epoch, "train_loss": train_loss, **scores})
@@ -189,7 +202,7 @@ def _inputs(
     model: FusionClassifier, data: TrainingData, config: HeadConfig
 ) -> tuple[Callable[[Tensor], Tensor], Tensor, Tensor]:
     """What is trained, and what feeds it: with frozen projections their output is computed once, not at every epoch."""
-    train, val = torch.as_tensor(data.train_packed), torch.as_tensor(data.val_packed)
+    train, val = (torch.as_tensor(packed).to(device_of(model)) for packed in (data.train_packed, data.val_packed))
     if config.mode == "frozen":
         return model.classify, predict_logits(model.project, train), predict_logits(model.project, val)
     return model, train, val

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import ray
 import torch
 from ray import tune
 from safetensors.torch import save
@@ -13,6 +14,7 @@ from emo import storage
 from emo.config import HeadConfig
 from emo.errors import is_outside
 from emo.metrics import prefixed, score
+from emo.patience import patiently
 from emo.thresholds import decide_by_train
 from emo.train import Fit, TrainingData, fit, predict_probs
 from emo.trials import METRIC, PARAMETERS
@@ -34,8 +36,10 @@ def run_trial(
 
     def train() -> dict[str, Any]:
         found = data[choices["encoder"]]
-        result = fit(found, dataclasses.replace(fixed, **chosen(choices)), on_epoch)
-        storage.write_bytes(weights_uri(run, choices["trial"]), save(result.model.state_dict()))
+        device = "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
+        result = fit(found, dataclasses.replace(fixed, **chosen(choices)), on_epoch, device)
+        weights = {name: tensor.cpu() for name, tensor in result.model.state_dict().items()}
+        patiently(run, lambda: storage.write_bytes(weights_uri(run, choices["trial"]), save(weights)))
         return trial_metrics(result, found)
 
     tune.report(outcome(train))

@@ -9,6 +9,7 @@ from ray.tune.experiment import Trial
 from emo import storage
 from emo.config import UserError
 from emo.console import TrialProgress, warn
+from emo.patience import patiently
 from emo.studies import ALIKE, Studies
 from emo.trial import COMPLETE, FAILED, OUTSIDE, weights_uri
 from emo.trials import METRIC, ranked, write_trials
@@ -71,7 +72,7 @@ class Watcher(tune.Callback):
             self._ended(trial, "failed", error)
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
-        self.write()
+        patiently(self.run, self.write)
         self.progress.stop()
 
     def _ended(self, trial: Trial, status: str, error: str | None = None) -> None:
@@ -82,7 +83,7 @@ class Watcher(tune.Callback):
                 self.given_up.add(name)
                 warn(f"{name} is given up, since its first {ALIKE} trials failed alike: {reason}")
         if time.monotonic() - self.last_write >= WRITE_SECONDS:
-            self.write()
+            patiently(self.run, self.write)
 
     def _show(self) -> None:
         over = [row for row in self.studies.rows if row["status"] != "running"]

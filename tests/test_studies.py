@@ -1,6 +1,8 @@
 """Studies: what was tried is on disk at every moment, and a sweep that was killed goes on as it would have."""
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from emo.study_storage import JOURNAL
 from emo.sweep import StopWeak, distributions
 from emo.trial import COMPLETE, FAILED
 from emo.trials import METRIC, PARAMETERS
+
+pytest_plugins = ["postgres"]
 
 NAN = "FloatingPointError: The loss became nan by step {} at learning rate 0.00{}."
 
@@ -195,3 +199,29 @@ def test_a_training_that_has_come_to_its_last_epoch_is_not_stopped(tmp_path, max
     found = studies(tmp_path, pruning="asha")
     for value in (0.9, 0.8, 0.7, 0.1):
         assert decide(found, "a", value, epoch=max_epochs, max_epochs=max_epochs) == "CONTINUE"
+
+
+@pytest.mark.slow
+def test_two_sweeps_share_a_postgresql_that_is_restarted_meanwhile(postgres, tmp_path):
+    first, second = (studies(tmp_path / name, database=postgres.url, name=name) for name in ("one", "two"))
+    with ThreadPoolExecutor() as pool:
+        playing = [pool.submit(play, found, "a", 12) for found in (first, second)]
+    assert [[row["trial_id"] for row in found.rows] for found in (first, second)] == [[f"0-{n}" for n in range(12)]] * 2
+    assert [choices["lr"] for choices in playing[0].result()] == [row["lr"] for row in first.rows]
+    postgres.stop()
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(play, first, "b", 2)
+        time.sleep(5)
+        assert not waiting.done()
+        postgres.start()
+        assert len(waiting.result(timeout=60)) == 2
+    again = studies(tmp_path / "one", database=postgres.url, name="one")
+    assert again.rows == first.rows
+
+
+@pytest.mark.slow
+def test_a_database_that_refuses_says_so_without_the_password(postgres, tmp_path):
+    wrong = postgres.url.replace("secret", "hunter2")
+    with pytest.raises(UserError, match=r"cannot be used: .*password") as error:
+        studies(tmp_path, database=wrong)
+    assert "hunter2" not in str(error.value)
