@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 
 from emo import storage
 from emo.config import PrepareConfig, TrainingConfig
+from emo.study_storage import JOURNAL
 from emo.tables import read_table
 from emo.trainer import fit
 
@@ -139,16 +140,16 @@ def test_a_killed_sweep_owes_nothing_and_a_broken_encoder_fails_alone(place, tmp
     flags = ("--encoders", *names, "--trials", "2", "--refine-trials", "0", "--max-epochs", "4", "--top", "1")
     args = command(place, "sweep", run, *flags)
     rng = random.Random(2)
-    for resume, num_rungs in (((), 1), (("--resume",), 2)):
+    for resume, num_epochs in (((), 2), (("--resume",), 5)):
         process = subprocess.Popen([*args, *resume], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + MAX_SECONDS
-        while process.poll() is None and num_rung_scores(run) < num_rungs and time.monotonic() < deadline:
+        while process.poll() is None and len(epochs_told(run)) < num_epochs and time.monotonic() < deadline:
             time.sleep(0.1)
         time.sleep(rng.uniform(0, 3))
         assert process.poll() is None, "it ended before it was killed"
         kill_tree(process.pid)
         process.wait()
-    before = storage.read_json(storage.join(run, "rungs.json"))
+    before = epochs_told(run)
     done([*args, "--resume"])
     rows = trials(run)
     assert len(rows) == len({row["trial_id"] for row in rows}) == 6
@@ -156,17 +157,18 @@ def test_a_killed_sweep_owes_nothing_and_a_broken_encoder_fails_alone(place, tmp
     assert by_encoder.pop(names[1]) == ["failed", "failed"]
     assert all(len(found) == 2 and set(found) <= {"done", "pruned"} for found in by_encoder.values())
     assert all("The loss became nan" in row["error"] for row in rows if row["status"] == "failed")
-    after = storage.read_json(storage.join(run, "rungs.json"))
-    for name, rungs in before.items():
-        assert all(scores.items() <= later.items() for scores, later in zip(rungs, after[name], strict=True))
+    after = epochs_told(run)
+    assert after[: len(before)] == before
+    assert len(after) == len(set(after))  # no epoch was trained twice, or it counted once
     assert len(storage.list_files(storage.join(run, "weights"))) == 2  # the best of each encoder, and no more
     assert not storage.exists(storage.join(run, "training"))
 
 
-def num_rung_scores(run: str) -> int:
-    uri = storage.join(run, "rungs.json")
-    recorded = storage.read_json(uri) if storage.exists(uri) else {}
-    return sum(len(scores) for rungs in recorded.values() for scores in rungs)
+def epochs_told(run: str) -> list[tuple[int, int]]:
+    """Trial and epoch of everything that Optuna's journal has from trials that were under way."""
+    journal = Path(run, JOURNAL)
+    told = map(json.loads, journal.read_text().splitlines()) if journal.exists() else []
+    return [(each["trial_id"], each["step"]) for each in told if "step" in each]
 
 
 @pytest.fixture(scope="module")
