@@ -115,24 +115,24 @@ def weighted_scores(
 
     ``weights`` come in parts (B, N): how often each post occurs. The metrics have a value for each of their rows.
     """
-    counts, jaccard = _countable(targets, predicted)
-    parts = [_figures(*_sums(part, counts, jaccard), labels) for part in weights]
+    counts, jaccard = countable(targets, predicted)
+    parts = [figures(*weighted_sums(part, counts, jaccard), labels) for part in weights]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _sums(weights: np.ndarray, counts: np.ndarray, jaccard: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def weighted_sums(weights: np.ndarray, counts: np.ndarray, jaccard: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What the posts add up to: (B, 4K + 3) and (B,)."""
     total, index = np.zeros((len(weights), counts.shape[1])), np.zeros(len(weights))
     for start in range(0, len(counts), ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)
-        factor = weights[:, rows].astype(np.float64)
+        factor = weights[:, rows].astype(np.float64, copy=False)
         total += factor @ counts[rows]
         index += factor @ jaccard[rows]
     return total, index
 
 
-def _figures(sums: np.ndarray, jaccard: np.ndarray, labels: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Every metric (B,) from sums of :func:`_countable`."""
+def figures(sums: np.ndarray, jaccard: np.ndarray, labels: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Every metric (B,) from sums of :func:`countable`."""
     hits, total, support, told = np.split(sums[:, :-3], 4, axis=1)
     right, wrong, posts = sums[:, -3:].T
     f1 = 2 * hits / np.maximum(total, 1)
@@ -147,7 +147,7 @@ def _figures(sums: np.ndarray, jaccard: np.ndarray, labels: tuple[str, ...]) -> 
     return metrics | {f"f1/{label}": f1[:, k] for k, label in enumerate(labels)}
 
 
-def _countable(targets: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def countable(targets: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What each post adds to the sums that metrics are made of.
 
     Small integers (N, 4K + 3): by label whether it is a hit, how often it is gold or predicted, whether it is gold and
