@@ -4,6 +4,7 @@ Both come from the same resamples of the posts (Efron, 1979): a post that is dra
 alike, so that a difference between rows owes nothing to which posts were drawn for which.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -102,7 +103,7 @@ def neighbours(
     None where the posts cannot tell the two apart. Nothing is corrected for the number of pairs.
     """
     rows = []
-    for (upper, high), (lower, low) in zip(ordered[:-1], ordered[1:], strict=True):
+    for (upper, high), (lower, low) in itertools.pairwise(ordered):
         differences = (found[upper][metric] - found[lower][metric]).round(DIGITS)
         interval = _interval(differences, level)
         better = upper if interval[0] > 0 else lower if interval[1] < 0 else None

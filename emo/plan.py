@@ -7,6 +7,7 @@ from emo.console import duration, figure, say, show_facts, show_table, warn
 from emo.datasets import list_corpora
 from emo.encoders import Branch, EncoderSpec
 from emo.features import Features
+from emo.posts import num_folds
 from emo.reading import Cut
 from emo.session import has_gpus, num_cpus
 
@@ -43,9 +44,10 @@ def show_corpora() -> None:
 
 
 def _show_prevalence(manifest: dict[str, Any]) -> None:
-    """How many posts of each split, and of each fold, have each label, and their share of those that could have it."""
+    """How many posts of each split, and of each fold of the first deal, have each label, and their share of those that
+    could have it."""
     splits = {name: manifest["splits"][name] for name in SPLITS if manifest["splits"][name]["num_posts"]}
-    folds = {str(number): fold for number, fold in enumerate(manifest["folds"])}
+    folds = {str(number): fold for number, fold in enumerate(manifest["folds"][: num_folds(manifest)])}
     for what, columns in (("split", splits), ("fold", folds)):
         if columns and manifest["labels"]:
             rows = [

@@ -82,7 +82,8 @@ class ReadingConfig(PostsConfig):
     code_revision: str | None = None
     """The revision of that code, where it lies in a repository of its own; without it, --revision."""
     fold: int | None = None
-    """Test on this one of the --folds, choose on the next one, and train on the others."""
+    """Test on this one of the --folds, choose on the next one, and train on the others; those of a second deal
+    (--fold-repeats) are counted on from those of the first."""
     refresh: bool = False
     """Prepare and embed again even where the cache has the result, as after images changed in place."""
 
