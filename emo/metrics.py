@@ -6,9 +6,15 @@ unknown counts for nothing: neither the cell, nor a post or a label of which not
 
 import warnings
 from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 import numpy as np
 from sklearn.metrics import accuracy_score, f1_score, jaccard_score
+
+T = TypeVar("T")
+
+METRICS = ("macro_f1", "micro_f1", "weighted_f1", "subset_accuracy", "jaccard", "hamming")
+"""What :func:`score` tells of all labels together."""
 
 MAX_WEIGHTS = 200_000_000
 """Weights that a bootstrap draws in all: with more than 200,000 distinct rows it makes do with fewer resamples."""
@@ -173,6 +179,6 @@ def distinct_rows(targets: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarra
     return order[starts], np.diff(starts, append=len(order))
 
 
-def prefixed(prefix: str, metrics: dict[str, float]) -> dict[str, float]:
+def prefixed(prefix: str, metrics: dict[str, T]) -> dict[str, T]:
     """The same metrics named as of a split, as in ``test/macro_f1``."""
     return {f"{prefix}/{name}": value for name, value in metrics.items()}

@@ -7,6 +7,7 @@ from emo.console import duration, figure, say, show_facts, show_table, warn
 from emo.datasets import list_corpora
 from emo.encoders import Branch, EncoderSpec
 from emo.features import Features
+from emo.metrics import METRICS
 from emo.posts import num_folds
 from emo.reading import Cut
 from emo.session import has_gpus, num_cpus
@@ -94,25 +95,44 @@ def show_training(config: TrainConfig, output: str) -> None:
     show_facts("Plan", [*facts, ("output", output)])
 
 
-def show_leaderboard(rows: list[dict[str, Any]]) -> None:
-    columns = ("macro_f1", "micro_f1", "weighted_f1", "subset_accuracy", "jaccard", "hamming")
+def show_leaderboard(board: dict[str, Any], title: str = "Leaderboard (test figures; the best on val first)") -> None:
+    """The rows with the interval of their macro F1, and which neighbours the test posts can tell apart."""
     body = [
-        [row["name"], str(row["num_models"]), figure(row["val/macro_f1"])]
-        + [figure(row[f"test/{name}"]) for name in columns]
-        for row in rows
+        [row["name"], str(row["num_models"]), figure(row["val/macro_f1"]), figure(row["test/macro_f1"])]
+        + [_interval(row["intervals"]["test/macro_f1"])]
+        + [figure(row[f"test/{name}"]) for name in METRICS[1:]]
+        for row in board["rows"]
     ]
     header = [
         "",
         "models",
         "val macro F1",
         "test macro F1",
+        "95 % interval",
         "micro F1",
         "weighted F1",
         "subset acc.",
         "Jaccard",
         "Hamming",
     ]
-    show_table("Leaderboard (test figures; the best on val first)", header, body)
+    show_table(title, header, body)
+    verdicts = {True: "the first is better", False: "the second is better"}
+    body = [
+        [
+            f"{pair['upper']} – {pair['lower']}",
+            f"{pair['difference']:+.3f}",
+            _interval(pair["interval"]),
+            f"{pair['share_higher']:.0%}",
+            verdicts[pair["better"] == pair["upper"]] if pair["better"] else "cannot be told apart",
+        ]
+        for pair in board["comparisons"]
+    ]
+    header = ["", "difference", "95 % interval", "first is higher in", "so"]
+    show_table("Neighbours (test macro F1 in the same resamples of the posts)", header, body)
+
+
+def _interval(pair: list[float]) -> str:
+    return f"{figure(pair[0])} to {figure(pair[1])}"
 
 
 def show_results(folder: str, seconds: float) -> None:
@@ -171,9 +191,9 @@ def show_predictions(folder: str, manifest: dict[str, Any]) -> None:
 def show_evaluation(evaluation: dict[str, Any]) -> None:
     """The figures of labelled predictions with their intervals, then those of each label."""
     body = []
-    for name in ("macro_f1", "micro_f1", "weighted_f1", "subset_accuracy", "jaccard", "hamming"):
-        low, high = evaluation["intervals"][name]
-        body.append([name.replace("_", " "), figure(evaluation["metrics"][name]), f"{figure(low)} to {figure(high)}"])
+    for name in METRICS:
+        cells = figure(evaluation["metrics"][name]), _interval(evaluation["intervals"][name])
+        body.append([name.replace("_", " "), *cells])
     show_table(f"Judged by {evaluation['num_labelled']:,} labelled posts", ["", "figure", "95 % interval"], body)
     counts, shares = ("support", "predicted"), ("precision", "recall", "f1", "average_precision")
     body = [
