@@ -45,8 +45,7 @@ def resampled(
     with more than 200,000 posts makes do with fewer resamples.
     """
     num_resamples = min(num_resamples, max(LEAST_RESAMPLES, MAX_WEIGHTS // num_posts))
-    by_part = [_of_part(part, num_posts, labels, num_resamples, seed) for part in parts]
-    return {row: _mean([found[row] for found in by_part]) for row in by_part[0]}
+    return mean([_of_part(part, num_posts, labels, num_resamples, seed) for part in parts])
 
 
 def _of_part(
@@ -78,6 +77,11 @@ def draws(num_posts: int, num_resamples: int, seed: int) -> Iterator[tuple[int, 
     for first, size, counts in zip(starts.tolist(), sizes.tolist(), in_part.T, strict=True):
         cells = np.repeat(np.arange(num_resamples) * size, counts) + rng.integers(size, size=counts.sum())
         yield first, np.bincount(cells, minlength=num_resamples * size).reshape(-1, size).astype(np.float64)
+
+
+def mean(parts: Sequence[dict[str, Figures]]) -> dict[str, Figures]:
+    """By row, the mean over parts that were resampled alike."""
+    return {row: _mean([found[row] for found in parts]) for row in parts[0]}
 
 
 def _mean(each: Sequence[Figures]) -> Figures:

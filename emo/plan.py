@@ -80,6 +80,33 @@ def show_plan(config: SweepConfig, specs: list[EncoderSpec]) -> None:
     )
 
 
+def show_cross_validation(config: SweepConfig, manifest: dict[str, Any], num_encoders: int) -> None:
+    total, repeats = len(manifest["folds"]), manifest["fold_repeats"]
+    dealt = f", dealt {repeats} times" if repeats > 1 else ""
+    show_facts(
+        "Cross-validation",
+        [
+            ("folds", f"{num_folds(manifest)}{dealt}: {total} sweeps, one after another"),
+            ("trials", f"{config.budget.total_trials(num_encoders)} a sweep"),
+            ("output", f"{config.output}/fold-0 to fold-{total - 1}"),
+        ],
+    )
+
+
+def show_summary(folder: str, num_sweeps: int, seconds: float) -> None:
+    """Where the results of a cross-validation lie."""
+    say(f"\nDone in {duration(seconds)}.")
+    show_facts(
+        "Results",
+        [
+            ("report", f"{folder}/report.html"),
+            ("leaderboard", f"{folder}/leaderboard.csv"),
+            ("models", f"{folder}/fold-0/model to {folder}/fold-{num_sweeps - 1}/model, one of each fold"),
+            ("final model", "the same command without --folds and --fold-repeats, into another folder"),
+        ],
+    )
+
+
 def show_training(config: TrainConfig, output: str) -> None:
     head, training = config.head, config.training
     facts = [
