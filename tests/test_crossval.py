@@ -1,6 +1,5 @@
 """Cross-validation: a sweep for each fold, gone on with after a stop, and what they say together."""
 
-import io
 import itertools
 import json
 from dataclasses import replace
@@ -13,11 +12,17 @@ from checkpoints import write_checkpoint
 from corpora import prepare_files, write_posts
 
 from emo import crossval
+from emo.calibrate import split_metrics
 from emo.config import CalibrateConfig, PrepareConfig, SweepConfig, UserError
 from emo.crossval import mean_row
-from emo.leaderboard import read_decisions
-from emo.metrics import score
-from emo.run import Run
+from emo.encoded import encoded_posts
+from emo.leaderboard import read_decisions, write_leaderboard
+from emo.looks import record_look
+from emo.metrics import macro_f1, score
+from emo.pipeline import posts_of
+from emo.run import FINISHED, Run, keep_plan, open_run
+from emo.scores import write_predictions
+from emo.thresholds import fixed
 from jobs import calibrate, report, sweep
 
 PREPARE = PrepareConfig(labels="auto", image_size=32, folds=3)
@@ -47,44 +52,63 @@ def place(tmp_path_factory, ray_session):
     return folder
 
 
+def quick_sweep(config: SweepConfig) -> None:
+    """What a sweep leaves of one encoder and a baseline, without any training."""
+    run, config = open_run(config)
+    if run.is_finished():
+        return
+    posts = posts_of(config)
+    keep_plan(run, config, posts.manifest, [], {})
+    data = encoded_posts(posts.folder, [], config.fold)
+    labels, rng, rows = tuple(posts.manifest["labels"]), np.random.default_rng(config.fold), []
+    for kind, names, noise in (("encoder", ("m0", "m1"), 0.4), ("baseline", ("b",), 0.6)):
+        scores = []
+        for name in names:
+            probs = {split: y * 0.6 + rng.normal(0.2, noise, y.shape) for split, y in data.targets.items()}
+            write_predictions(run.folder, name, data, probs)
+            found = split_metrics(data.targets, probs, fixed(len(labels)), labels)
+            scores.append({metric: value for metric, value in found.items() if not metric.startswith("train/")})
+        models = [{"trial_id": n, "thresholds": [0.5] * len(labels), "single_label": False} for n in names]
+        about = {"name": kind, "kind": kind, "modalities": "text", "num_models": len(names), "models": models}
+        rows.append(about | {metric: np.mean([each[metric] for each in scores]) for metric in scores[0]})
+    record_look(run.folder, "sweep", 2)
+    best = {"trial_id": "m0", "encoder": "encoder", "rule": "fixed", "thresholds": [0.5] * len(labels)}
+    write_leaderboard(run.folder, rows, best, labels)
+    run.log(FINISHED)
+
+
+def stopping_in(fold: int):
+    """A sweep that is stopped in the middle of this fold."""
+
+    def run_sweep(config: SweepConfig) -> None:
+        if config.fold == fold:
+            run, config = open_run(config)
+            keep_plan(run, config, posts_of(config).manifest, [], {})
+            raise KeyboardInterrupt
+        quick_sweep(config)
+
+    return run_sweep
+
+
 @pytest.fixture(scope="module")
 def stopped(place):
-    """A cross-validation that ends in its second fold before its trials are judged; what it had done, by file."""
-    with pytest.MonkeyPatch.context() as patch:
-        conclude = sweep.conclude
-        calls = []
-
-        def stop_at_second(*args, **options):
-            calls.append(args)
-            if len(calls) == 2:
-                raise KeyboardInterrupt
-            conclude(*args, **options)
-
-        patch.setattr(sweep, "conclude", stop_at_second)
-        with pytest.raises(KeyboardInterrupt):
-            sweep.main(config_of(place))
-    run = place / "run"
-    return {file: file.read_bytes() for file in (run / "fold-0").rglob("*") if file.is_file()} | {
-        run / "fold-1" / "trials.parquet": (run / "fold-1" / "trials.parquet").read_bytes()
-    }
+    """A cross-validation that was stopped in its second fold; what it had done, by file."""
+    with pytest.raises(KeyboardInterrupt):
+        crossval.cross_validate(config_of(place), stopping_in(1))
+    return {file: file.read_bytes() for file in (place / "run" / "fold-0").rglob("*") if file.is_file()}
 
 
 @pytest.fixture(scope="module")
 def run(place, stopped):
-    sweep.main(config_of(place, resume=True))
+    crossval.cross_validate(config_of(place, resume=True), quick_sweep)
     return place / "run"
 
 
 def test_it_goes_on_where_it_was_stopped(run, stopped):
-    for file, content in stopped.items():
-        if file.name == "trials.parquet":
-            assert set(pd.read_parquet(file).trial_id) == set(pd.read_parquet(io.BytesIO(content)).trial_id)
-        else:
-            assert file.read_bytes() == content, file
-    for fold in range(3):
-        assert (run / f"fold-{fold}" / "report.html").exists()
-        assert (run / f"fold-{fold}" / "model" / "bundle.json").exists()
-    assert not (run / "model").exists()
+    assert stopped
+    assert all(file.read_bytes() == content for file, content in stopped.items())
+    events = [(run / f"fold-{fold}" / "events.log").read_text().split()[1::2] for fold in range(3)]
+    assert events == [["started", "finished"], ["started", "resumed", "finished"], ["started", "finished"]]
 
 
 def test_every_labelled_post_is_tested_once(run):
@@ -217,7 +241,35 @@ def test_intervals_are_those_of_the_pooled_posts(tmp_path):
         each = []
         for (test, _), decided in zip(tests, made, strict=True):
             posts = np.repeat(np.arange(len(test)), weight[test])
-            each.append(score(targets[test][posts], decided[posts])["macro_f1"])
+            each.append(macro_f1(targets[test][posts], decided[posts]))
         drawn.append(np.mean(each))
     expected = np.quantile(drawn, [0.025, 0.975])
     assert row["intervals"]["test/macro_f1"] == pytest.approx(expected, abs=0.12 * np.ptp(expected))
+
+
+@pytest.mark.slow
+def test_real_sweeps_that_are_stopped_and_gone_on_with(place, monkeypatch):
+    asked = replace(config_of(place), output=str(place / "real"))
+    with monkeypatch.context() as patch:
+        conclude = sweep.conclude
+
+        def stop_in_the_second(run, *args, **options):
+            if run.folder.endswith("fold-1"):
+                raise KeyboardInterrupt
+            conclude(run, *args, **options)
+
+        patch.setattr(sweep, "conclude", stop_in_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            sweep.main(asked)
+    run = place / "real"
+    done = {file: file.read_bytes() for file in (run / "fold-0").rglob("*") if file.is_file()}
+    tried = set(pd.read_parquet(run / "fold-1" / "trials.parquet").trial_id)
+    sweep.main(replace(asked, resume=True))
+    assert all(file.read_bytes() == content for file, content in done.items())
+    assert set(pd.read_parquet(run / "fold-1" / "trials.parquet").trial_id) == tried
+    for fold in range(3):
+        assert (run / f"fold-{fold}" / "report.html").exists()
+        assert (run / f"fold-{fold}" / "model" / "bundle.json").exists()
+    assert not (run / "model").exists()
+    names = {row["name"] for row in json.loads((run / "leaderboard.json").read_text())["rows"]}
+    assert names == {asked.encoders[0], "all-positive", "prior", "tf-idf + logistic regression"}
