@@ -13,7 +13,7 @@ from corpora import prepare_files, write_posts
 
 from emo import crossval
 from emo.calibrate import split_metrics
-from emo.config import CalibrateConfig, PrepareConfig, SweepConfig, UserError
+from emo.config import CalibrateConfig, PrepareConfig, SweepConfig, TrainConfig, UserError
 from emo.crossval import mean_row
 from emo.encoded import encoded_posts
 from emo.leaderboard import read_decisions, write_leaderboard
@@ -193,6 +193,12 @@ def test_repeats_need_folds():
         PrepareConfig(fold_repeats=2)
     with pytest.raises(UserError, match=r"--folds is 2; it must be 0, or between 3"):
         PrepareConfig(folds=2)
+
+
+def test_one_training_tests_on_one_fold():
+    with pytest.raises(UserError, match="name it with --fold"):
+        TrainConfig(prepare=PREPARE)
+    assert TrainConfig(prepare=PREPARE, fold=2).as_sweep().fold == 2
 
 
 def test_a_figure_that_some_fold_lacks_has_no_mean():

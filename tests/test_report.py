@@ -187,7 +187,7 @@ def _pair(upper: dict[str, Any], lower: dict[str, Any], place: int) -> dict[str,
     difference, better = 0.05, (upper["name"], lower["name"], None)[min(place, 2)]
     interval = [[0.01, 0.09], [-0.08, -0.02], [-0.01, 0.11]][min(place, 2)]
     about = {"upper": upper["name"], "lower": lower["name"], "difference": -difference if place == 1 else difference}
-    return about | {"interval": interval, "share_higher": 0.9, "better": better}
+    return about | {"interval": interval, "share_higher": 0.1 if place == 1 else 0.9, "better": better}
 
 
 def _rule(rng: np.random.Generator, labels: list[str], trial: dict[str, Any], rank: int, rule: str) -> dict[str, Any]:
@@ -354,8 +354,8 @@ def test_leaderboard_says_how_sure_it_is(finished: tuple[str, str]) -> None:
     assert board.count(" ▲</strong>") == board.count(" ▼</strong>") == 1
     first, second, third = (row["name"] for row in rows[:3])
     assert f"tell 2 of {len(rows) - 1} pairs of neighbours apart" in board
-    assert f"{first} is better than {second} by 0.050 (0.010 to 0.090)" in board
-    assert f"{third} is better than {second} by 0.050 (0.020 to 0.080)" in board
+    assert f"{first} is better than {second} by 0.050 (0.010 to 0.090; higher in 90.0 % of the resamples)" in board
+    assert f"{third} is better than {second} by 0.050 (0.020 to 0.080; higher in 90.0 %" in board
     assert "not corrected for being several" in board
     assert "test was read twice (2026-11-20 16:00:00Z sweep, 14 models; 2026-11-20 16:00:00Z calibrate" in page
 

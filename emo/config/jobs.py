@@ -180,6 +180,8 @@ class TrainConfig(ReadingConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check("--calibration-trials", self.calibration_trials, self.calibration_trials >= 1, "at least 1")
+        if self.prepare.folds and self.fold is None:
+            raise UserError("--folds deals several test sets, and one training has one: name it with --fold.")
         check_resume(self.resume, self.output)
 
     def as_sweep(self) -> SweepConfig:
