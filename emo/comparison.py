@@ -52,7 +52,7 @@ def _of_part(
     part: Judged, num_posts: int, labels: tuple[str, ...], num_resamples: int, seed: int
 ) -> dict[str, Figures]:
     sums = {
-        row: [[np.zeros((num_resamples, 4 * len(labels) + 3)), np.zeros(num_resamples)] for _ in models]
+        row: [(np.zeros((num_resamples, 4 * len(labels) + 3)), np.zeros(num_resamples)) for _ in models]
         for row, models in part.predicted.items()
     }
     for first, weights in draws(num_posts, num_resamples, seed):
@@ -61,11 +61,11 @@ def _of_part(
             continue
         factor = weights if high - low == weights.shape[1] else weights[:, part.posts[low:high] - first]
         for row, models in part.predicted.items():
-            for total, predicted in zip(sums[row], models, strict=True):
-                added = weighted_sums(factor, *countable(part.targets[low:high], predicted[low:high]))
-                for one, more in zip(total, added, strict=True):
-                    one += more
-    return {row: _mean([figures(*total, labels) for total in totals]) for row, totals in sums.items()}
+            for (total, index), predicted in zip(sums[row], models, strict=True):
+                more, more_index = weighted_sums(factor, *countable(part.targets[low:high], predicted[low:high]))
+                total += more
+                index += more_index
+    return {row: _mean([figures(total, index, labels) for total, index in totals]) for row, totals in sums.items()}
 
 
 def draws(num_posts: int, num_resamples: int, seed: int) -> Iterator[tuple[int, np.ndarray]]:
