@@ -124,14 +124,14 @@ def show_training(config: TrainConfig, output: str) -> None:
 
 def show_leaderboard(board: dict[str, Any], title: str = "Leaderboard (test figures; the best on val first)") -> None:
     """The rows with the interval of their macro F1, and which neighbours the test posts can tell apart."""
-    columns = {"micro_f1": "micro F1", "subset_accuracy": "subset acc.", "jaccard": "Jaccard", "hamming": "Hamming"}
+    columns = {"micro_f1": "micro F1", "subset_accuracy": "subset\nacc.", "jaccard": "Jaccard", "hamming": "Hamming"}
     body = [
         [row["name"], str(row["num_models"]), figure(row["val/macro_f1"]), figure(row["test/macro_f1"])]
         + ["–".join(map(figure, row["intervals"]["test/macro_f1"]))]
         + [figure(row[f"test/{name}"]) for name in columns]
         for row in board["rows"]
     ]
-    header = ["", "models", "val macro F1", "test macro F1", "95 % interval", *columns.values()]
+    header = ["", "models", "val\nmacro F1", "test\nmacro F1", "95 %\ninterval", *columns.values()]
     show_table(title, header, body)
     verdicts = {True: "the first is better", False: "the second is better"}
     body = [
