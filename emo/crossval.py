@@ -49,7 +49,7 @@ def cross_validate(config: SweepConfig, sweep_into: Callable[[SweepConfig], None
     write_config(run, config, [describe_encoder(spec, {}) for spec in specs], {})
     run.log("resumed" if run.events else "started")
     for fold, folder in enumerate(folders):
-        say(f"\nFold {fold} of 0 to {len(folders) - 1}")
+        say(f"\nFold {fold}: sweep {fold + 1} of {len(folders)}")
         sweep_into(of_fold(config, run.path(folder), fold))
     board = summarise(run)
     show_leaderboard(board, f"Leaderboard (means over {len(folders)} folds; the best on val first)")

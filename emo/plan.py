@@ -139,7 +139,7 @@ def show_leaderboard(board: dict[str, Any], title: str = "Leaderboard (test figu
             f"{pair['upper']} – {pair['lower']}",
             f"{pair['difference']:+.3f}",
             _interval(pair["interval"]),
-            f"{pair['share_higher']:.0%}",
+            f"{pair['share_higher']:.1%}",
             verdicts[pair["better"] == pair["upper"]] if pair["better"] else "cannot be told apart",
         ]
         for pair in board["comparisons"]
