@@ -11,7 +11,9 @@ from emo.config import SweepConfig, UserError
 from emo.console import say, warn
 from emo.encoded import EncodedPosts
 from emo.encoders import EncoderSpec
-from emo.leaderboard import baseline_rows, best_model, encoder_row, write_examples, write_leaderboard
+from emo.examples import write_examples
+from emo.leaderboard import baseline_rows, best_model, encoder_row, write_leaderboard
+from emo.looks import record_look
 from emo.pipeline import Posts
 from emo.plan import show_leaderboard
 from emo.report import write_report
@@ -26,15 +28,19 @@ def conclude(
     posts: Posts,
     specs: list[EncoderSpec],
     data: dict[str, EncodedPosts],
+    job: str = "sweep",
 ) -> None:
-    """Turn a finished search into everything that a person takes away from it."""
+    """Turn a finished search into everything that a person takes away from it; ``job`` is who looks at test."""
     specs = fruitful(run, specs)
     labels = tuple(posts.manifest["labels"])
+    trials = read_trials(run.folder)
+    record_look(run.folder, job, sum(len(ranked(trials, spec.name)[: config.top]) for spec in specs))
     say(f"thresholds: calibrating the best {config.top} models of each encoder")
     calibrated = calibrate(run.folder, config, posts, specs, data)
     say("baselines: all-positive, prior, TF-IDF with logistic regression")
     any_data = data[specs[0].name]
     rows = [encoder_row(spec, calibrated) for spec in specs] + baseline_rows(
+        run.folder,
         posts.folder,
         any_data,
         labels,
@@ -46,7 +52,7 @@ def conclude(
     best = best_model(rows, calibrated)
     write_model(run, config, best, next(s for s in specs if s.name == best["encoder"]), data[best["encoder"]], posts)
     write_examples(run.folder, posts.folder, best, labels)
-    show_leaderboard(write_leaderboard(run.folder, rows, best, labels, len(any_data.post_ids["test"])))
+    show_leaderboard(write_leaderboard(run.folder, rows, best, labels))
     write_report(run.folder)
     run.log(FINISHED)
 

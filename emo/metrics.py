@@ -6,9 +6,15 @@ unknown counts for nothing: neither the cell, nor a post or a label of which not
 
 import warnings
 from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 import numpy as np
 from sklearn.metrics import accuracy_score, f1_score, jaccard_score
+
+T = TypeVar("T")
+
+METRICS = ("macro_f1", "micro_f1", "weighted_f1", "subset_accuracy", "jaccard", "hamming")
+"""What :func:`score` tells of all labels together."""
 
 MAX_WEIGHTS = 200_000_000
 """Weights that a bootstrap draws in all: with more than 200,000 distinct rows it makes do with fewer resamples."""
@@ -115,24 +121,24 @@ def weighted_scores(
 
     ``weights`` come in parts (B, N): how often each post occurs. The metrics have a value for each of their rows.
     """
-    counts, jaccard = _countable(targets, predicted)
-    parts = [_figures(*_sums(part, counts, jaccard), labels) for part in weights]
+    counts, jaccard = countable(targets, predicted)
+    parts = [figures(*weighted_sums(part, counts, jaccard), labels) for part in weights]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _sums(weights: np.ndarray, counts: np.ndarray, jaccard: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def weighted_sums(weights: np.ndarray, counts: np.ndarray, jaccard: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What the posts add up to: (B, 4K + 3) and (B,)."""
     total, index = np.zeros((len(weights), counts.shape[1])), np.zeros(len(weights))
     for start in range(0, len(counts), ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)
-        factor = weights[:, rows].astype(np.float64)
+        factor = weights[:, rows].astype(np.float64, copy=False)
         total += factor @ counts[rows]
         index += factor @ jaccard[rows]
     return total, index
 
 
-def _figures(sums: np.ndarray, jaccard: np.ndarray, labels: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Every metric (B,) from sums of :func:`_countable`."""
+def figures(sums: np.ndarray, jaccard: np.ndarray, labels: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Every metric (B,) from sums of :func:`countable`."""
     hits, total, support, told = np.split(sums[:, :-3], 4, axis=1)
     right, wrong, posts = sums[:, -3:].T
     f1 = 2 * hits / np.maximum(total, 1)
@@ -147,7 +153,7 @@ def _figures(sums: np.ndarray, jaccard: np.ndarray, labels: tuple[str, ...]) -> 
     return metrics | {f"f1/{label}": f1[:, k] for k, label in enumerate(labels)}
 
 
-def _countable(targets: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def countable(targets: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What each post adds to the sums that metrics are made of.
 
     Small integers (N, 4K + 3): by label whether it is a hit, how often it is gold or predicted, whether it is gold and
@@ -173,6 +179,6 @@ def distinct_rows(targets: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarra
     return order[starts], np.diff(starts, append=len(order))
 
 
-def prefixed(prefix: str, metrics: dict[str, float]) -> dict[str, float]:
+def prefixed(prefix: str, metrics: dict[str, T]) -> dict[str, T]:
     """The same metrics named as of a split, as in ``test/macro_f1``."""
     return {f"{prefix}/{name}": value for name, value in metrics.items()}

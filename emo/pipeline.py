@@ -118,6 +118,7 @@ def posts_to_predict(config: PredictConfig, bundle: Bundle) -> Posts:
         fetch=config.fetch,
         near_duplicates="ignore",
         folds=0,
+        fold_repeats=1,
     )
     data = config.data or (embedded_corpus(config.cache, config.seed),)
     sources = find_sources(data, wanted, config.cache)

@@ -7,6 +7,8 @@ from emo.console import duration, figure, say, show_facts, show_table, warn
 from emo.datasets import list_corpora
 from emo.encoders import Branch, EncoderSpec
 from emo.features import Features
+from emo.metrics import METRICS
+from emo.posts import num_folds
 from emo.reading import Cut
 from emo.room import num_cpus, on_gpus
 
@@ -43,9 +45,10 @@ def show_corpora() -> None:
 
 
 def _show_prevalence(manifest: dict[str, Any]) -> None:
-    """How many posts of each split, and of each fold, have each label, and their share of those that could have it."""
+    """How many posts of each split, and of each fold of the first deal, have each label, and their share of those that
+    could have it."""
     splits = {name: manifest["splits"][name] for name in SPLITS if manifest["splits"][name]["num_posts"]}
-    folds = {str(number): fold for number, fold in enumerate(manifest["folds"])}
+    folds = {str(number): fold for number, fold in enumerate(manifest["folds"][: num_folds(manifest)])}
     for what, columns in (("split", splits), ("fold", folds)):
         if columns and manifest["labels"]:
             rows = [
@@ -77,6 +80,33 @@ def show_plan(config: SweepConfig, specs: list[EncoderSpec]) -> None:
     )
 
 
+def show_cross_validation(config: SweepConfig, manifest: dict[str, Any], num_encoders: int) -> None:
+    total, repeats = len(manifest["folds"]), manifest["fold_repeats"]
+    dealt = f", dealt {repeats} times" if repeats > 1 else ""
+    show_facts(
+        "Cross-validation",
+        [
+            ("folds", f"{num_folds(manifest)}{dealt}: {total} sweeps, one after another"),
+            ("trials", f"{config.budget.total_trials(num_encoders)} a sweep"),
+            ("output", f"{config.output}/fold-0 to fold-{total - 1}"),
+        ],
+    )
+
+
+def show_summary(folder: str, num_sweeps: int, seconds: float) -> None:
+    """Where the results of a cross-validation lie."""
+    say(f"\nDone in {duration(seconds)}.")
+    show_facts(
+        "Results",
+        [
+            ("report", f"{folder}/report.html"),
+            ("leaderboard", f"{folder}/leaderboard.csv"),
+            ("models", f"{folder}/fold-0/model to {folder}/fold-{num_sweeps - 1}/model, one of each fold"),
+            ("final model", "the same command without --folds and --fold-repeats, into another folder"),
+        ],
+    )
+
+
 def show_training(config: TrainConfig, output: str) -> None:
     head, training = config.head, config.training
     facts = [
@@ -92,25 +122,34 @@ def show_training(config: TrainConfig, output: str) -> None:
     show_facts("Plan", [*facts, ("output", output)])
 
 
-def show_leaderboard(rows: list[dict[str, Any]]) -> None:
-    columns = ("macro_f1", "micro_f1", "weighted_f1", "subset_accuracy", "jaccard", "hamming")
+def show_leaderboard(board: dict[str, Any], title: str = "Leaderboard (test figures; the best on val first)") -> None:
+    """The rows with the interval of their macro F1, and which neighbours the test posts can tell apart."""
+    columns = {"micro_f1": "micro F1", "subset_accuracy": "subset\nacc.", "jaccard": "Jaccard", "hamming": "Hamming"}
     body = [
-        [row["name"], str(row["num_models"]), figure(row["val/macro_f1"])]
+        [row["name"], str(row["num_models"]), figure(row["val/macro_f1"]), figure(row["test/macro_f1"])]
+        + ["–".join(map(figure, row["intervals"]["test/macro_f1"]))]
         + [figure(row[f"test/{name}"]) for name in columns]
-        for row in rows
+        for row in board["rows"]
     ]
-    header = [
-        "",
-        "models",
-        "val macro F1",
-        "test macro F1",
-        "micro F1",
-        "weighted F1",
-        "subset acc.",
-        "Jaccard",
-        "Hamming",
+    header = ["", "models", "val\nmacro F1", "test\nmacro F1", "95 %\ninterval", *columns.values()]
+    show_table(title, header, body)
+    verdicts = {True: "the first is better", False: "the second is better"}
+    body = [
+        [
+            f"{pair['upper']} – {pair['lower']}",
+            f"{pair['difference']:+.3f}",
+            _interval(pair["interval"]),
+            f"{pair['share_higher']:.1%}",
+            verdicts[pair["better"] == pair["upper"]] if pair["better"] else "cannot be told apart",
+        ]
+        for pair in board["comparisons"]
     ]
-    show_table("Leaderboard (test figures; the best on val first)", header, body)
+    header = ["", "difference", "95 % interval", "first is higher in", "so"]
+    show_table("Neighbours (test macro F1 in the same resamples of the posts)", header, body)
+
+
+def _interval(pair: list[float]) -> str:
+    return f"{figure(pair[0])} to {figure(pair[1])}"
 
 
 def show_results(folder: str, seconds: float) -> None:
@@ -169,9 +208,9 @@ def show_predictions(folder: str, manifest: dict[str, Any]) -> None:
 def show_evaluation(evaluation: dict[str, Any]) -> None:
     """The figures of labelled predictions with their intervals, then those of each label."""
     body = []
-    for name in ("macro_f1", "micro_f1", "weighted_f1", "subset_accuracy", "jaccard", "hamming"):
-        low, high = evaluation["intervals"][name]
-        body.append([name.replace("_", " "), figure(evaluation["metrics"][name]), f"{figure(low)} to {figure(high)}"])
+    for name in METRICS:
+        cells = figure(evaluation["metrics"][name]), _interval(evaluation["intervals"][name])
+        body.append([name.replace("_", " "), *cells])
     show_table(f"Judged by {evaluation['num_labelled']:,} labelled posts", ["", "figure", "95 % interval"], body)
     counts, shares = ("support", "predicted"), ("precision", "recall", "f1", "average_precision")
     body = [

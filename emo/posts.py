@@ -12,13 +12,14 @@ from emo import storage
 from emo.config import UserError
 from emo.tables import read_folder
 
-FORMAT = 2
+FORMAT = 3
 """Counts changes to what is written, so that a set made by other code is not taken for this one's."""
 
 
 def schema(labels: Sequence[str], label_threshold: float, kept: Mapping[str, pa.DataType]) -> pa.Schema:
     """Prepared posts; targets are shares in [0, 1] in the order of ``labels``, NaN where nobody could give the label,
-    and null where the post is unlabelled. ``kept`` are further columns, as they were in the data."""
+    and null where the post is unlabelled. ``fold`` has the post's fold in each repeat of the deal, null where it is in
+    none. ``kept`` are further columns, as they were in the data."""
     return pa.schema(
         {
             "post_id": pa.string(),
@@ -27,7 +28,7 @@ def schema(labels: Sequence[str], label_threshold: float, kept: Mapping[str, pa.
             "tags": pa.list_(pa.string()),
             "targets": pa.list_(pa.float32(), len(labels)),
             "split": pa.string(),
-            "fold": pa.int8(),
+            "fold": pa.list_(pa.int8()),
             "group": pa.string(),
             **kept,
         },
@@ -66,12 +67,13 @@ def data_folder(folder: str) -> str:
 
 
 def with_fold(table: pa.Table, manifest: dict[str, Any], fold: int | None) -> pa.Table:
-    """The table with ``split`` as of one of the ``fold``s: it is test, the next one val, and the others train."""
+    """The table with ``split`` as of one of the ``fold``s: it is test, the next one of its deal val, and the others of
+    its deal train."""
     if fold is None:
         return table
-    num_folds = len(manifest["folds"])
-    is_test = pc.equal(table["fold"], fold)
-    is_val = pc.equal(table["fold"], (fold + 1) % num_folds)
+    repeat, test, val = _dealt(manifest, fold)
+    folds = pc.list_element(table["fold"], repeat)
+    is_test, is_val = pc.equal(folds, test), pc.equal(folds, val)
     names = pc.if_else(is_test, "test", pc.if_else(is_val, "val", "train"))
     column = pc.coalesce(names, table["split"])  # posts without labels are in no fold
     return table.set_column(table.column_names.index("split"), "split", column)
@@ -85,10 +87,24 @@ def folded(manifest: dict[str, Any], fold: int | None) -> dict[str, Any]:
     if not 0 <= fold < len(folds):
         has = f"has folds 0 to {len(folds) - 1}" if folds else "has no folds; deal them with --folds"
         raise UserError(f"--fold is {fold}, but the corpus {has}.")
-    chosen = {"test": [fold], "val": [(fold + 1) % len(folds)]}
-    chosen["train"] = [f for f in range(len(folds)) if f not in (*chosen["test"], *chosen["val"])]
-    counts = {split: _summed([folds[f] for f in numbers]) for split, numbers in chosen.items()}
+    repeat, test, val = _dealt(manifest, fold)
+    size = num_folds(manifest)
+    deal = folds[repeat * size : (repeat + 1) * size]
+    counts = {"test": _summed([deal[test]]), "val": _summed([deal[val]])}
+    counts["train"] = _summed([each for number, each in enumerate(deal) if number not in (test, val)])
     return manifest | {"splits": manifest["splits"] | counts, "splits_made": list(counts)}
+
+
+def num_folds(manifest: dict[str, Any]) -> int:
+    """The folds of one deal; a manifest counts those of the first, then those of the second, and so on."""
+    return len(manifest["folds"]) // manifest["fold_repeats"]
+
+
+def _dealt(manifest: dict[str, Any], fold: int) -> tuple[int, int, int]:
+    """Of a fold counted through all repeats: the repeat, its number there, and that of the fold to choose on."""
+    size = num_folds(manifest)
+    repeat, test = divmod(fold, size)
+    return repeat, test, (test + 1) % size
 
 
 def _summed(counts: list[dict[str, Any]]) -> dict[str, Any]:

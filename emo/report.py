@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from emo import figures, pages, report_posts, report_tables, storage
 from emo.config import PLUTCHIK
+from emo.looks import times_read
 from emo.pages import number
 from emo.report_run import Run, read_run, records
 
@@ -105,6 +106,8 @@ def page(run: Run, images: dict[str, dict[str, str]]) -> str:
         reads_tags=any(encoder.get("tags") for encoder in run.config["encoders"]),
         budget=run.budget,
         outcome=report_tables.outcome(run),
+        columns=report_tables.COLUMNS,
+        times_read=times_read(run.looks),
         progress=report_tables.progress(run),
         missing=[what for file, what in RESULTS.items() if not storage.exists(storage.join(run.uri, file))],
         warnings=[*(run.posts or {}).get("warnings", []), *report_tables.cautions(run)],

@@ -10,6 +10,7 @@ import pandas as pd
 
 from emo import storage
 from emo.config import Budget, SweepConfig, UserError, from_dict
+from emo.looks import read_looks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,8 @@ class Run:
     examples: pd.DataFrame | None
     predictions: pd.DataFrame | None
     """Probabilities of the best model."""
+    looks: list[dict[str, Any]]
+    """Those at the test split."""
 
     @property
     def budget(self) -> Budget:
@@ -89,6 +92,7 @@ def read_run(uri: str) -> Run:
         leaderboard=leaderboard,
         examples=_table(uri, "examples.parquet"),
         predictions=_table(uri, f"predictions/{leaderboard['best']['trial_id']}.parquet") if leaderboard else None,
+        looks=read_looks(uri),
     )
 
 

@@ -113,7 +113,7 @@ class Finish:
     targets: np.ndarray
     """Shares, NaN where nobody could give the label: float32 (N, K)."""
     folds: np.ndarray
-    """int8 (N,), -1 where a post is in none."""
+    """The fold of each row in every repeat, -1 where it is in none: int8 (N, R)."""
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         index = rows["index"].to_numpy()
@@ -124,7 +124,7 @@ class Finish:
         made = {
             "targets": _target_column(codes, self.targets[index]),
             "split": pa.array(ALL_SPLITS).take(pa.array(codes)),
-            "fold": pa.array(folds, mask=folds < 0),
+            "fold": _fold_column(folds),
         }
         return pa.table([made[name] if name in made else rows[name] for name in self.schema.names], schema=self.schema)
 
@@ -134,6 +134,12 @@ def _target_column(codes: np.ndarray, targets: np.ndarray) -> pa.Array:
         return pa.nulls(len(targets), pa.list_(pa.float32(), 0))
     unlabelled = pa.array(codes == ALL_SPLITS.index("unlabelled"))
     return pa.FixedSizeListArray.from_arrays(pa.array(targets.ravel()), targets.shape[1], mask=unlabelled)
+
+
+def _fold_column(folds: np.ndarray) -> pa.Array:
+    """Lists of R folds; null where a post is in none."""
+    starts = pa.array(np.arange(len(folds) + 1, dtype=np.int32) * folds.shape[1])
+    return pa.ListArray.from_arrays(starts, pa.array(folds.ravel()), mask=pa.array((folds < 0).any(axis=1)))
 
 
 # One post

@@ -57,23 +57,31 @@ def _by_missing(splits: np.ndarray, corpus: np.ndarray) -> list[tuple[tuple[str,
     return [(missing, np.sort(np.concatenate(parts))) for missing, parts in sorted(kinds.items())]
 
 
-def make_folds(positives: np.ndarray, groups: np.ndarray, num_folds: int, seed: int) -> np.ndarray:
-    """The fold of each post, int8 (N,), from bool ``positives`` (N, K) and ``groups`` (N,); no fold is empty.
+def make_folds(
+    positives: np.ndarray, groups: np.ndarray, num_folds: int, seed: int, num_repeats: int = 1
+) -> np.ndarray:
+    """The fold of each post in each of several deals, int8 (N, R), from bool ``positives`` (N, K) and ``groups`` (N,).
 
-    Takes about 10 seconds for a million posts.
+    No fold is empty. A deal of a million posts takes about 10 seconds.
     """
     unit, kinds = _units(positives, groups)
     if len(kinds) < num_folds:
         raise UserError(
             f"The labelled posts form {len(kinds)} groups (of one group, text or image), too few for {num_folds} folds."
         )
+    deals = [_deal(kinds, num_folds, seed + repeat) for repeat in range(num_repeats)]
+    return np.stack(deals, axis=1)[unit]
+
+
+def _deal(kinds: np.ndarray, num_folds: int, seed: int) -> np.ndarray:
+    """The fold of each group (U,) by its labels (U, K + 1)."""
     splitter = MultilabelStratifiedKFold(n_splits=num_folds, shuffle=True, random_state=seed)
     folds = np.empty(len(kinds), dtype=np.int8)
     for number, (_, held) in enumerate(splitter.split(kinds, kinds)):
         folds[held] = number
     if len(np.unique(folds)) < num_folds:  # the stratifier may leave a tiny fold empty
         folds = np.random.default_rng(seed).permutation(np.arange(len(kinds)) % num_folds).astype(np.int8)
-    return folds[unit]
+    return folds
 
 
 def group_ids(

@@ -28,7 +28,7 @@ class Verdict:
     targets: np.ndarray
     """Shares, zeros where unlabelled, NaN where nobody could give the label: float32 (N, K)."""
     folds: np.ndarray
-    """int8 (N,), -1 where a row is in none."""
+    """The fold of each row in every repeat, -1 where it is in none: int8 (N, R)."""
     disagreement: list[float] | None = None
     """For each label, how likely two annotators of a post disagree on it; None without votes."""
     num_across: int = 0
@@ -50,7 +50,7 @@ def decide(rows: pa.Table, task: Cleaning, space: tuple[str, ...] | None, seed: 
         raise UserError(
             f"No post is left of the {len(reasons)} in --data; the first reasons: {_first_reasons(rows, reasons)}."
         )
-    votes, no_fold = _Votes(rows), np.full(len(reasons), -1, np.int8)
+    votes, no_fold = _Votes(rows), np.full((len(reasons), config.fold_repeats), -1, np.int8)
     if not task.labelled or (not splitting and not votes.is_labelled.any()):
         return Verdict((), 0.5, reasons, _unlabelled(reasons), np.zeros((len(reasons), 0), np.float32), no_fold)
     is_held = votes.is_labelled & (reasons == None)  # noqa: E711
@@ -103,7 +103,7 @@ def _with_splits(verdict: Verdict, rows: pa.Table, held: np.ndarray, task: Clean
     codes, folds = verdict.splits.copy(), verdict.folds.copy()
     codes[held] = [ALL_SPLITS.index(name) for name in names]
     if config.folds:
-        folds[held] = splits.make_folds(positives, groups, config.folds, seed)
+        folds[held] = splits.make_folds(positives, groups, config.folds, seed, config.fold_repeats)
     is_made = {one for one, other in zip(names, given, strict=True) if one != other}
     return replace(
         verdict,
@@ -269,7 +269,8 @@ def describe(rows: pa.Table, verdict: Verdict, task: Cleaning) -> dict[str, Any]
         },
         "corpora": _corpora(kept, task),
         "splits": counts,
-        "folds": [_counted(verdict.folds == fold, positives, known) for fold in range(num_folds)],
+        "folds": [_counted(deal == fold, positives, known) for deal in verdict.folds.T for fold in range(num_folds)],
+        "fold_repeats": verdict.folds.shape[1],
         "disagreement": verdict.disagreement,
         "splits_made": list(verdict.splits_made),
         "num_duplicates_across_splits": verdict.num_across,

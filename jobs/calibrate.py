@@ -12,6 +12,8 @@ prepare_environment()  # before the imports of the libraries that read it
 from emo.cli import run_job
 from emo.conclude import conclude
 from emo.config import CalibrateConfig
+from emo.crossval import check_one_run
+from emo.looks import carry_looks
 from emo.pipeline import data_of_run
 from emo.plan import show_results
 from emo.run import copy_run
@@ -20,9 +22,11 @@ from emo.run import copy_run
 def main(config: CalibrateConfig) -> None:
     """Choose decision thresholds for the kept models of a sweep, and report on them."""
     started = time.monotonic()
+    check_one_run(config.run)
     run, swept = copy_run(config)
+    carry_looks(config.run, run.folder)
     posts, specs, data = data_of_run(run, swept)
-    conclude(run, swept, posts, specs, data)
+    conclude(run, swept, posts, specs, data, job="calibrate")
     show_results(run.folder, time.monotonic() - started)
 
 

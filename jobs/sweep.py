@@ -2,6 +2,7 @@
 
 python jobs/sweep.py                                     # the embedded corpus
 python jobs/sweep.py --data posts.jsonl --labels auto    # your own posts
+python jobs/sweep.py --data posts.jsonl --folds 5        # the same for each of five folds, and their means
 """
 
 import time
@@ -15,6 +16,7 @@ from emo.cli import run_job
 from emo.conclude import conclude
 from emo.config import SweepConfig
 from emo.console import say
+from emo.crossval import cross_validate
 from emo.pipeline import cuts, encoded, encoder_data, posts_of, training_jobs
 from emo.plan import show_plan, show_posts, show_results, warn_of_cuts
 from emo.run import keep_plan, open_run, stored_encoders
@@ -23,6 +25,14 @@ from emo.sweep import sweep
 
 def main(config: SweepConfig) -> None:
     """Train, tune and compare emotion classifiers on social-media posts."""
+    if config.prepare.folds and config.fold is None:
+        cross_validate(config, sweep_into)
+    else:
+        sweep_into(config)
+
+
+def sweep_into(config: SweepConfig) -> None:
+    """One sweep into one run folder."""
     started = time.monotonic()
     run, config = open_run(config)
     if run.is_finished():

@@ -40,7 +40,7 @@ def main(config: TrainConfig) -> None:
     data = encoder_data(swept, posts, specs, features)
     jobs = training_jobs(swept, posts, specs, data, head)
     train(run, config.encoder, head, data[config.encoder].for_training(), jobs.get(config.encoder))
-    conclude(run, swept, posts, specs, data)
+    conclude(run, swept, posts, specs, data, job="train")
     show_results(run.folder, time.monotonic() - started)
 
 

@@ -1,5 +1,6 @@
 """Every job as a user runs it, on a small corpus with real checkpoints, one after the other's result."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -26,6 +27,9 @@ from emo.config import (
     SweepConfig,
     UserError,
 )
+from emo.leaderboard import read_decisions
+from emo.looks import read_looks
+from emo.metrics import score
 from emo.pipeline import Posts
 from emo.posts import read_posts
 from emo.reading import TextVariant
@@ -91,7 +95,32 @@ def test_the_leaderboard_has_every_encoder_and_the_baselines(run, config):
     baselines = {row["name"] for row in rows if row["kind"] == "baseline"}
     assert baselines == {"all-positive", "prior", "tf-idf + logistic regression"}
     assert [row["val/macro_f1"] for row in rows] == sorted((row["val/macro_f1"] for row in rows), reverse=True)
-    assert list(pd.read_csv(run / "leaderboard.csv")["name"]) == [row["name"] for row in rows]
+    table = pd.read_csv(run / "leaderboard.csv").set_index("name")
+    assert list(table.index) == [row["name"] for row in rows]
+    for row in rows:
+        ends = [table.loc[row["name"], f"test/macro_f1_{end}"] for end in ("low", "high")]
+        assert ends == pytest.approx(row["intervals"]["test/macro_f1"])
+
+
+def test_every_figure_has_an_interval_and_follows_from_what_is_kept(run):
+    board = json.loads((run / "leaderboard.json").read_text())
+    labels, rows = tuple(board["labels"]), board["rows"]
+    decisions = read_decisions(str(run), rows)
+    for row in rows:
+        for split, each in decisions.items():
+            scores = [score(each.targets, decided, labels) for decided in each.predicted[row["name"]]]
+            assert len(scores) == row["num_models"]
+            for name in scores[0]:
+                low, high = row["intervals"][f"{split}/{name}"]
+                assert row[f"{split}/{name}"] == pytest.approx(np.mean([found[name] for found in scores]))
+                assert 0 <= low <= high <= 1
+        low, high = row["intervals"]["test/macro_f1"]
+        assert low <= row["test/macro_f1"] <= high
+    pairs = [(pair["upper"], pair["lower"]) for pair in board["comparisons"]]
+    assert pairs == list(itertools.pairwise(row["name"] for row in rows))
+    figures = {row["name"]: row["test/macro_f1"] for row in rows}
+    for pair in board["comparisons"]:
+        assert pair["difference"] == pytest.approx(figures[pair["upper"]] - figures[pair["lower"]])
 
 
 def test_a_row_is_the_mean_over_the_encoders_best_trials_by_val(run, config):
@@ -143,6 +172,8 @@ def test_a_run_that_lost_its_end_is_ended_without_new_trials(run, config, tmp_pa
     assert sorted(pd.read_parquet(copy / "trials.parquet").trial_id) == sorted(trials.trial_id)
     assert (copy / "leaderboard.json").read_text() == (run / "leaderboard.json").read_text()
     assert "reused" in capsys.readouterr().out
+    assert [look["job"] for look in read_looks(str(copy))] == ["sweep", "sweep"]
+    assert "test was read twice" in (copy / "report.html").read_text()
 
 
 def test_predict_reads_new_posts_as_the_run_did(run, config, place):
@@ -252,7 +283,11 @@ def test_calibrate_chooses_thresholds_again_in_a_run_of_its_own(run, tmp_path):
     before, after = (pd.read_parquet(folder / "calibration.parquet") for folder in (run, output))
     exact = [frame[frame.rule == "exact"].set_index("trial_id")["test/macro_f1"] for frame in (before, after)]
     pd.testing.assert_series_equal(*exact)
-    assert (output / "report.html").exists()
+    first, second = read_looks(str(output))  # the count goes on from that of the run
+    assert (first["job"], second["job"]) == ("sweep", "calibrate")
+    assert read_looks(str(run)) == [first]
+    assert first["num_models"] == second["num_models"] == 6
+    assert "test was read twice" in (output / "report.html").read_text()
 
 
 def test_report_writes_itself_again(run):

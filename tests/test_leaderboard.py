@@ -10,7 +10,8 @@ SPEC = parse_encoder("bert-base")
 
 def calibrated(trial: str, rule: str, val: float, test: float, chosen: bool) -> dict:
     scores = {"val/macro_f1": val, "test/macro_f1": test}
-    return {"trial_id": trial, "encoder": SPEC.name, "rule": rule, "chosen": chosen, **scores}
+    about = {"trial_id": trial, "encoder": SPEC.name, "rule": rule, "chosen": chosen}
+    return about | {"thresholds": [0.5], "single_label": False} | scores
 
 
 ROWS = [
@@ -28,6 +29,7 @@ def test_a_row_is_the_mean_of_models_under_the_rule_that_val_chose():
     assert row["test/macro_f1"] == pytest.approx(0.65)
     assert row["test/macro_f1_sd"] == pytest.approx(0.15)
     assert row["test/fixed_macro_f1"] == pytest.approx(0.6)
+    assert row["models"] == [{"trial_id": name, "thresholds": [0.5], "single_label": False} for name in "ab"]
 
 
 def test_a_rule_that_one_label_a_post_does_not_have_is_left_empty():

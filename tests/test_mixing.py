@@ -1,5 +1,6 @@
 """Several corpora read as one: labels, what nobody could know, splits; and every way from votes to targets."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -160,24 +161,29 @@ def test_what_training_aims_at(tmp_path, targets):
 
 
 def test_folds_deal_every_labelled_post_once(tmp_path):
-    folder, manifest = votes(tmp_path, folds=4)
+    folder, manifest = votes(tmp_path, folds=4, fold_repeats=2)
     table = read_posts(folder, ["post_id", "split", "fold"])
-    assert sorted(np.unique(table["fold"].to_numpy()).tolist()) == [0, 1, 2, 3]
-    sizes = [fold["num_posts"] for fold in manifest["folds"]]
-    assert sum(sizes) == 72
-    assert max(sizes) - min(sizes) <= 6
-    for fold in range(4):
+    tested: list[list[str]] = [[], []]
+    for repeat, number in itertools.product(range(2), range(4)):
+        sizes = [fold["num_posts"] for fold in manifest["folds"]][4 * repeat : 4 * repeat + 4]
+        assert sum(sizes) == 72
+        assert max(sizes) - min(sizes) <= 6
+        fold, next_one = 4 * repeat + number, (number + 1) % 4
         dealt = with_fold(table, manifest, fold).to_pylist()
-        assert {row["split"] for row in dealt if row["fold"] == fold} == {"test"}
-        assert {row["split"] for row in dealt if row["fold"] == (fold + 1) % 4} == {"val"}
+        assert {row["split"] for row in dealt if row["fold"][repeat] == number} == {"test"}
+        assert {row["split"] for row in dealt if row["fold"][repeat] == next_one} == {"val"}
+        tested[repeat] += [row["post_id"] for row in dealt if row["split"] == "test"]
         counts = folded(posts_manifest(folder), fold)["splits"]
-        assert [counts[name]["num_posts"] for name in ("val", "test")] == [sizes[(fold + 1) % 4], sizes[fold]]
+        assert [counts[name]["num_posts"] for name in ("val", "test")] == [sizes[next_one], sizes[number]]
         assert sum(counts[name]["num_posts"] for name in ("train", "val", "test")) == 72
         assert counts["test"]["positives"] == manifest["folds"][fold]["positives"]
+    assert sorted(tested[0]) == sorted(tested[1]) == sorted(table["post_id"].to_pylist())
+    assert tested[0] != tested[1]
+    assert len(set(tested[0])) == 72
 
 
-@pytest.mark.parametrize("fold", [-1, 4])
+@pytest.mark.parametrize("fold", [-1, 8])
 def test_a_fold_that_is_not_there_is_refused(tmp_path, fold):
-    folder, _ = votes(tmp_path, folds=4)
-    with pytest.raises(UserError, match="has folds 0 to 3"):
+    folder, _ = votes(tmp_path, folds=4, fold_repeats=2)
+    with pytest.raises(UserError, match="has folds 0 to 7"):
         folded(posts_manifest(folder), fold)

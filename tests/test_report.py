@@ -1,6 +1,7 @@
 """The report: a synthetic run folder goes in, one self-contained page comes out, whole runs and broken ones alike."""
 
 import io
+import itertools
 import json
 import re
 from pathlib import Path
@@ -158,6 +159,11 @@ def _leaderboard(
         _baseline("tf-idf + logistic regression", "tf-idf", labels, always + 0.08),
     ]
     rows.sort(key=lambda row: -row["val/macro_f1"])
+    for row in rows:
+        row["intervals"] = {
+            m: [row[m] - 0.021, row[m] + 0.023] for m in ("val/macro_f1", *(f"test/{m}" for m in METRICS))
+        }
+    pairs = [_pair(upper, lower, place) for place, (upper, lower) in enumerate(itertools.pairwise(rows))]
     winner = table[(table["encoder"] == next(iter(encoders))) & (table["rank"] == 1) & table["chosen"]].iloc[0]
     best = {
         "trial_id": winner["trial_id"],
@@ -166,9 +172,22 @@ def _leaderboard(
         "thresholds": list(winner["thresholds"]),
     }
     (folder / "leaderboard.json").write_text(
-        json.dumps({"labels": labels, "num_test": SPLITS["test"], "best": best, "rows": rows})
+        json.dumps(
+            {"labels": labels, "num_test": SPLITS["test"], "best": best}
+            | {"rows": rows, "num_resamples": 1000, "comparisons": pairs}
+        )
     )
+    looks = [{"time": "2026-11-20T16:00:00Z", "job": job, "num_models": 14} for job in ("sweep", "calibrate")]
+    (folder / "test_looks.json").write_text(json.dumps(looks))
     return best
+
+
+def _pair(upper: dict[str, Any], lower: dict[str, Any], place: int) -> dict[str, Any]:
+    """The first two pairs are told apart, once either way."""
+    difference, better = 0.05, (upper["name"], lower["name"], None)[min(place, 2)]
+    interval = [[0.01, 0.09], [-0.08, -0.02], [-0.01, 0.11]][min(place, 2)]
+    about = {"upper": upper["name"], "lower": lower["name"], "difference": -difference if place == 1 else difference}
+    return about | {"interval": interval, "share_higher": 0.1 if place == 1 else 0.9, "better": better}
 
 
 def _rule(rng: np.random.Generator, labels: list[str], trial: dict[str, Any], rank: int, rule: str) -> dict[str, Any]:
@@ -323,6 +342,36 @@ def test_leaderboard_keeps_order_and_marks_baselines(finished: tuple[str, str]) 
     shown = re.findall(r'<tr class="(\w+)(?: best)?"><th scope="row">([^<]+)</th>', board)
     assert shown == [(row["kind"], row["name"]) for row in rows]
     assert board.count('class="encoder best"') == 1
+
+
+def test_leaderboard_says_how_sure_it_is(finished: tuple[str, str]) -> None:
+    run, page = finished
+    board = page[page.index('id="leaderboard"') : page.index('id="labels"')]
+    rows = storage.read_json(f"{run}/leaderboard.json")["rows"]
+    best = rows[0]["test/macro_f1"]
+    assert f"<small>{best - 0.021:.3f} to {best + 0.023:.3f}</small>" in board
+    assert board.count("<small>") >= 7 * len(rows)  # every figure but that at 0.5, and each pair
+    assert board.count(" ▲</strong>") == board.count(" ▼</strong>") == 1
+    first, second, third = (row["name"] for row in rows[:3])
+    assert f"tell 2 of {len(rows) - 1} pairs of neighbours apart" in board
+    assert f"{first} is better than {second} by 0.050 (0.010 to 0.090; higher in 90.0 % of the resamples)" in board
+    assert f"{third} is better than {second} by 0.050 (0.020 to 0.080; higher in 90.0 %" in board
+    assert "not corrected for being several" in board
+    assert "test was read twice (2026-11-20 16:00:00Z sweep, 14 models; 2026-11-20 16:00:00Z calibrate" in page
+
+
+def test_older_leaderboards_have_no_intervals(tmp_path: Path) -> None:
+    run = synthetic_run(tmp_path / "run")
+    board = storage.read_json(f"{run}/leaderboard.json")
+    for row in board["rows"]:
+        del row["intervals"]
+    storage.write_json(
+        f"{run}/leaderboard.json", {name: board[name] for name in ("labels", "num_test", "best", "rows")}
+    )
+    Path(run, "test_looks.json").unlink()
+    page = _page(run)
+    assert "All choices were made on val." in page
+    assert "neighbours" not in page
 
 
 def test_user_text_is_escaped(finished: tuple[str, str]) -> None:

@@ -1,5 +1,7 @@
 """Splits and folds: stratified, without leakage, the same every time."""
 
+import itertools
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -90,9 +92,9 @@ def test_no_group_in_two_splits_or_folds(num_posts, num_groups, num_labels, seed
     targets = corpus(num_posts, num_labels, seed)
     splits = make_splits(targets, [None] * num_posts, groups, 0.15, 0.25, seed)
     assert count_across(splits, groups) == 0
-    folds = make_folds(targets, groups, 4, seed)
-    assert count_across(folds.astype(str).tolist(), groups) == 0
-    assert set(folds.tolist()) == {0, 1, 2, 3}
+    for folds in make_folds(targets, groups, 4, seed, 2).T:
+        assert count_across(folds.astype(str).tolist(), groups) == 0
+        assert set(folds.tolist()) == {0, 1, 2, 3}
 
 
 # Folds
@@ -101,11 +103,14 @@ def test_no_group_in_two_splits_or_folds(num_posts, num_groups, num_labels, seed
 @pytest.mark.parametrize("num_folds", [2, 5, 10])
 def test_folds_are_of_one_size_and_every_label_spread(num_folds):
     targets = corpus(4000, 6)
-    folds = make_folds(targets, np.arange(4000), num_folds, 0)
-    assert folds.dtype == np.int8
-    for fold in range(num_folds):
+    deals = make_folds(targets, np.arange(4000), num_folds, 0, num_repeats=2)
+    assert (deals.dtype, deals.shape) == (np.int8, (4000, 2))
+    for folds, fold in itertools.product(deals.T, range(num_folds)):
         assert (folds == fold).mean() == pytest.approx(1 / num_folds, rel=0.05)
         assert targets[folds == fold].mean(axis=0) == pytest.approx(targets.mean(axis=0), rel=0.1)
+    # deals know nothing of each other: posts of one fold fall into all folds of the other
+    together = np.histogram2d(*deals.T, bins=num_folds)[0]
+    assert together == pytest.approx(np.full_like(together, 4000 / num_folds**2), rel=0.5)
 
 
 def test_same_seed_same_folds():
@@ -119,7 +124,8 @@ def test_same_seed_same_folds():
 def test_no_fold_is_empty(num_folds, more, num_labels, density, seed):
     num_posts = num_folds + more
     targets = np.random.default_rng(seed).random((num_posts, num_labels)) < density
-    assert set(make_folds(targets, np.arange(num_posts), num_folds, seed).tolist()) == set(range(num_folds))
+    folds = make_folds(targets, np.arange(num_posts), num_folds, seed)[:, 0]
+    assert set(folds.tolist()) == set(range(num_folds))
 
 
 def test_fewer_groups_than_folds():

@@ -84,7 +84,8 @@ class ReadingConfig(PostsConfig):
     code_revision: str | None = None
     """The revision of that code, where it lies in a repository of its own; without it, --revision."""
     fold: int | None = None
-    """Test on this one of the --folds, choose on the next one, and train on the others."""
+    """Test on this one of the --folds, choose on the next one, and train on the others; those of a second deal
+    (--fold-repeats) are counted on from those of the first."""
     refresh: bool = False
     """Prepare and embed again even where the cache has the result, as after images changed in place."""
 
@@ -209,6 +210,8 @@ class TrainConfig(ReadingConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check("--calibration-trials", self.calibration_trials, self.calibration_trials >= 1, "at least 1")
+        if self.prepare.folds and self.fold is None:
+            raise UserError("--folds deals several test sets, and one training has one: name it with --fold.")
         check_resume(self.resume, self.output)
 
     def as_sweep(self) -> SweepConfig:

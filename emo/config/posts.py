@@ -93,7 +93,10 @@ class PrepareConfig:
     test_share: float = 0.25
     """Share of the labelled posts for test, where the corpus brings no test split."""
     folds: int = 0
-    """Deal the labelled posts into so many stratified folds; a sweep with --fold tests on one of them."""
+    """Deal the labelled posts into so many stratified folds: a sweep cross-validates over all of them, and with --fold
+    tests on one."""
+    fold_repeats: int = 1
+    """Deal the folds anew so many times, each with a seed of its own."""
 
     def __post_init__(self) -> None:
         check("--label-threshold", self.label_threshold, 0 < self.label_threshold <= 1, "above 0 and at most 1")
@@ -104,6 +107,10 @@ class PrepareConfig:
         check("--max-characters", self.max_characters, self.max_characters > 0, "above 0")
         check("--val-share", self.val_share, 0 < self.val_share < 1, "between 0 and 1")
         check("--test-share", self.test_share, 0 < self.test_share < 1, "between 0 and 1")
-        check("--folds", self.folds, self.folds == 0 or self.folds >= 3, "0, or at least 3: to train, choose and test")
+        wanted = "0, or between 3 (to train, choose and test) and 100"
+        check("--folds", self.folds, self.folds == 0 or 3 <= self.folds <= 100, wanted)
+        check("--fold-repeats", self.fold_repeats, 1 <= self.fold_repeats <= 100, "between 1 and 100")
+        if self.fold_repeats > 1 and not self.folds:
+            raise UserError("--fold-repeats deals the --folds again, and there are none; give --folds, too.")
         if self.val_share + self.test_share >= 1:
             raise UserError("--val-share and --test-share add up to 1 or more, which leaves nothing to train on.")
