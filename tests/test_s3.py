@@ -244,7 +244,7 @@ def test_ray_data_survives(s3):
 
 @pytest.mark.slow
 def test_the_whole_product_survives(s3, tmp_path):
-    for key in ("posts.jsonl", "png", "owner", "manifest", "/parts/", "data", "safetensors", "events.log", "optuna.log"):
+    for key in ("posts.jsonl", "png", "owner", "manifest", "/parts/", "data", "safetensors", "events", "optuna.log"):
         for fault in ("500", "slow down", "cut", "lost"):
             s3.fail(fault, key=key)
     s3.fail("hang", key="parquet")
