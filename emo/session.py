@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 import warnings
+from typing import Any
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -34,8 +35,8 @@ needed that, not what it does: it stands for "one node only" on any system); the
 third keeps processes for the next epoch's tasks, which would else import everything anew after a second's pause."""
 
 
-HEAD_SECONDS = 5.0
-"""How often, and how long, Ray's head is asked for an answer."""
+WATCH_SECONDS, MAX_SILENT = 2.0, 2
+"""How often, and how long, Ray is asked whether it is there, and how many times in vain."""
 
 
 def prepare_environment() -> None:
@@ -70,24 +71,34 @@ def start_ray(*, verbose: bool = False, dashboard: bool = False) -> None:
         logging_level=logging.INFO if verbose else logging.ERROR,
     )
     silence_data(verbose)
-    address = ray.get_runtime_context().gcs_address
-    threading.Thread(target=watch_head, args=(address,), daemon=True).start()
+    node = ray._private.worker.global_worker.node
+    assert node
+    addresses = ray.get_runtime_context().gcs_address, node.raylet_socket_name
+    threading.Thread(target=watch_ray, args=addresses, daemon=True).start()
 
 
-def watch_head(address: str) -> None:
-    """Say so when Ray's head is gone: Ray itself ends the process a minute later, without a word that a user sees."""
+def watch_ray(gcs_address: str, raylet_socket: str) -> None:
+    """Say so when Ray's head or this node's Ray is gone, upon which Ray ends the process without a word to be seen."""
     from emo.console import warn
 
-    host, _, port = address.rpartition(":")
-    silent = 0
-    while silent < 3:
-        time.sleep(HEAD_SECONDS)
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=HEAD_SECONDS).close()
-            silent = 0
-        except OSError:
-            silent += 1
-    warn(f"Ray's head at {address} is gone; unless it comes back, this job ends, and can be gone on with by --resume")
+    host, _, port = gcs_address.rpartition(":")
+    places = (
+        ("Ray's head", socket.AF_INET6 if ":" in host else socket.AF_INET, (host.strip("[]"), int(port))),
+        ("Ray on this node", socket.AF_UNIX, raylet_socket),
+    )
+    silent = dict.fromkeys(places, 0)
+    while max(silent.values()) < MAX_SILENT:
+        time.sleep(WATCH_SECONDS)
+        for place in places:
+            silent[place] = 0 if _answers(*place[1:]) else silent[place] + 1
+    gone = max(places, key=lambda place: silent[place])[0]
+    warn(f"{gone} is gone; unless it comes back, this job ends, and can be gone on with by --resume")
+
+
+def _answers(family: int, address: Any) -> bool:
+    with socket.socket(family) as asking:
+        asking.settimeout(WATCH_SECONDS)
+        return asking.connect_ex(address) == 0
 
 
 def silence_data(verbose: bool) -> None:
