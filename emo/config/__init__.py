@@ -28,6 +28,7 @@ from emo.config.training import (
     Mode,
     Precision,
     Preset,
+    Probabilities,
     SearchSpace,
     TrainingConfig,
 )
@@ -59,6 +60,7 @@ __all__ = [
     "PrepareConfig",
     "PrepareJobConfig",
     "Preset",
+    "Probabilities",
     "ReadingConfig",
     "ReportConfig",
     "SearchSpace",
