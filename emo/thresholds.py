@@ -42,28 +42,30 @@ def exact(targets: np.ndarray, probs: np.ndarray) -> np.ndarray:
     """Thresholds (K,) of the highest F1 that any threshold reaches on these posts, label by label.
 
     Targets (N, K) are boolean, or int8 with -1 where they are unknown; a label is judged by the posts that know it.
-    One sort of each label's probs, then F1 at every cut by cumulative sums. Only cuts between distinct
-    probs exist; the threshold is the middle of the two that it separates. NEVER for a label without positives.
+    NEVER for a label without positives.
     """
-    num_posts, num_labels = probs.shape
-    if targets.dtype != bool:  # unknown posts come last, where a cut only loses; no prob is below zero
-        targets, probs = targets == 1, np.where(targets < 0, -1, probs)
-    order = np.argsort(-probs, axis=0, kind="stable")
-    ranked = np.take_along_axis(probs, order, axis=0)
-    hits = np.cumsum(np.take_along_axis(targets, order, axis=0), axis=0)
-    f1 = 2 * hits / (np.arange(1, num_posts + 1)[:, None] + targets.sum(axis=0))
+    return np.array([_exact(y[y >= 0] == 1, p[y >= 0]) for y, p in zip(targets.T, probs.T, strict=True)])
+
+
+def _exact(gold: np.ndarray, probs: np.ndarray) -> float:
+    """One label's threshold: a sort of its probs (N,), then F1 at every cut by cumulative sums.
+
+    Only cuts between distinct probs exist; the threshold is the middle of the two that it separates.
+    """
+    if not gold.any():
+        return NEVER
+    order = np.argsort(-probs)
+    ranked, hits = probs[order], np.cumsum(gold[order])
+    f1 = 2 * hits / (np.arange(1, len(probs) + 1) + hits[-1])
     f1[:-1][ranked[:-1] == ranked[1:]] = -1
-    cut = f1.argmax(axis=0)
-    columns = np.arange(num_labels)
-    last_in = ranked[cut, columns]
-    first_out = np.where(cut + 1 < num_posts, ranked[np.minimum(cut + 1, num_posts - 1), columns], 0.0)
-    middle = (last_in.astype(np.float64) + np.maximum(first_out, 0.0)) / 2  # float32 has no room between neighbours
-    return np.where(targets.any(axis=0), middle, NEVER)
+    cut = int(f1.argmax())
+    first_out = float(ranked[cut + 1]) if cut + 1 < len(probs) else 0.0
+    return (float(ranked[cut]) + first_out) / 2  # float32 has no room between neighbours
 
 
 def pooled(targets: np.ndarray, probs: np.ndarray) -> float:
     """The one threshold for all labels of the highest micro F1; targets as :func:`exact` takes them."""
-    return float(exact(targets.reshape(-1, 1), probs.reshape(-1, 1))[0])
+    return _exact(targets[targets >= 0] == 1, probs[targets >= 0])
 
 
 def shrunk(own: np.ndarray, common: float, num_positives: np.ndarray) -> np.ndarray:
