@@ -15,6 +15,7 @@ from emo.report_run import Run, records
 
 RULES = {"fixed": "Fixed 0.5", "optuna": "Optuna", "exact": "Exact on train", "cross-fitted": "Cross-fitted"}
 KINDS = {"raw": "Raw", "temperature": "Temperature", "isotonic": "Isotonic"}
+WRITTEN = {"raw": "raw", "temperature": "temperature-scaled", "isotonic": "isotonically calibrated"}
 MAX_LABELS = 11
 """With all labels together, as many panels as fill four rows."""
 LABEL_BINS = 5
@@ -38,15 +39,15 @@ def rules(run: Run) -> list[dict[str, Any]]:
 
 
 def encoders(run: Run) -> list[dict[str, Any]]:
-    """By encoder: mean test macro F1 under each rule, how often val chose it, and what the choice gained."""
+    """By encoder: mean test macro F1 under each rule there is, how often val chose it, and what the choice gained."""
     if run.calibration is None:
         return []
-    lines = []
+    lines, present = [], [rule for rule in RULES if rule in set(run.calibration["rule"])]
     for name in [e for e in run.encoders if e in set(run.calibration["encoder"])]:
         table = run.calibration[run.calibration["encoder"] == name]
         chosen, means = table[table["chosen"]], table.groupby("rule")["test/macro_f1"].mean()
         counts = [f"{RULES[rule]} {count}" for rule, count in Counter(chosen["rule"]).most_common()]
-        test = [float(means.get(rule, math.nan)) for rule in RULES]
+        test = [float(means.get(rule, math.nan)) for rule in present]
         gain = float(chosen["test/macro_f1"].mean() - means.get("fixed", math.nan))
         lines.append({"encoder": name, "test": test, "chosen": ", ".join(counts), "gain": gain})
     return lines
@@ -84,7 +85,7 @@ def probabilities(run: Run) -> dict[str, Any] | None:
         "log_losses": [float(value) for value in best["test/log_loss"]],
         "fitted_on": best["fitted_on"].iloc[0],
         "temperature": json.loads(str(best.loc["temperature", "calibrator"]))["temperature"],
-        "written": KINDS[run.config["config"].get("probabilities", "raw")],
+        "written": WRITTEN[run.config["config"].get("probabilities", "raw")],
     }
 
 
