@@ -54,16 +54,23 @@ def encoders(run: Run) -> list[dict[str, Any]]:
 
 
 def labels(run: Run) -> list[dict[str, Any]]:
-    """By label of the best model: its threshold, and F1 on test at one half and there."""
+    """By label of the best model: its threshold, on raw probs and on calibrated ones where the model writes these, and
+    F1 on test at one half and there."""
     best = run.best_model
     if best is None or run.calibration is None or run.leaderboard is None:
         return []
     table = run.calibration[run.calibration["trial_id"] == best["trial_id"]].set_index("rule")
     positives = (run.posts or {}).get("splits", {}).get("train", {}).get("positives")
+    calibrators, kind = _calibrators(run), _written(run)
+    written = None
+    if kind != "raw" and calibrators is not None:
+        calibrator = from_json(json.loads(str(calibrators.loc[kind, "calibrator"])))
+        written = calibrator.thresholds(np.array(best["thresholds"]), run.single_label)
     lines = []
     for k, label in enumerate(run.leaderboard["labels"]):
         before, after = float(table.loc["fixed", f"test/f1/{label}"]), float(best[f"test/f1/{label}"])
         line = {"label": label, "positives": positives[k] if positives else None, "gain": after - before}
+        line["written"] = None if written is None else float(written[k])
         lines.append(line | {"threshold": float(best["thresholds"][k]), "before": before, "after": after})
     return lines
 
@@ -85,7 +92,7 @@ def probabilities(run: Run) -> dict[str, Any] | None:
         "log_losses": [float(value) for value in best["test/log_loss"]],
         "fitted_on": best["fitted_on"].iloc[0],
         "temperature": json.loads(str(best.loc["temperature", "calibrator"]))["temperature"],
-        "written": WRITTEN[run.config["config"].get("probabilities", "raw")],
+        "written": WRITTEN[_written(run)],
     }
 
 
@@ -120,6 +127,11 @@ def reliability(run: Run) -> list[Reliability]:
         )
         for k in most_frequent
     ]
+
+
+def _written(run: Run) -> str:
+    """What probs the model writes."""
+    return str(run.config["config"].get("probabilities", "raw"))
 
 
 def _calibrators(run: Run) -> pd.DataFrame | None:

@@ -444,6 +444,11 @@ def test_labels_before_and_after_their_thresholds(finished: tuple[str, str]) -> 
     assert (line["before"], line["after"], line["gain"]) == (before, after, pytest.approx(after - before))
     assert line["threshold"] == best["thresholds"][LABELS.index("joy")]
     assert line["positives"] == run.posts["splits"]["train"]["positives"][LABELS.index("joy")]
+    assert line["written"] is None
+    run.config["config"]["probabilities"] = "temperature"
+    moved = calibration.Calibrator(temperature=3.0).thresholds(np.array(best["thresholds"]))
+    assert [line["written"] for line in report_calibration.labels(run)] == pytest.approx(list(moved))
+    assert "On temperature-scaled probabilities" in report.page(run, {})
 
 
 def test_probabilities_are_compared_raw_and_calibrated(finished: tuple[str, str]) -> None:
