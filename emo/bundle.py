@@ -1,9 +1,9 @@
 """A model on disk: everything that turns a post into labels, with no pickle in it.
 
-``bundle.json`` names labels, thresholds, configuration and encoders; ``model.safetensors`` holds the classifier, with
-the adapters of encoders that have any, or with encoders that were trained whole; ``encoders/`` holds copies of
-checkpoints that came from a folder, and the configurations of those trained whole. Other checkpoints are named by their
-commit on the hub, and fetched again where they are needed.
+``bundle.json`` names labels, thresholds, what calibrates probs, configuration and encoders; ``model.safetensors`` holds
+the classifier, with the adapters of encoders that have any, or with encoders that were trained whole; ``encoders/``
+holds copies of checkpoints that came from a folder, and the configurations of those trained whole. Other checkpoints
+are named by their commit on the hub, and fetched again where they are needed.
 """
 
 import hashlib
@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from safetensors.torch import load
 
-from emo import __version__, storage
+from emo import __version__, calibration, storage
+from emo.calibration import RAW, Calibrator
 from emo.config import (
     TRAINS_ENCODERS,
     HeadConfig,
@@ -33,7 +34,7 @@ from emo.finetune import assemble, load_trained
 from emo.models import FeatureSpec, FusionClassifier, Projection
 from emo.train import build_model
 
-FORMAT = 3
+FORMAT = 4
 """Grows when an older emo could no longer read a bundle rightly."""
 
 WEIGHTS = "model.safetensors"
@@ -63,8 +64,15 @@ class Bundle:
     """Where the model comes from: encoder, trial, its figures."""
     weights: str
     """Where the weights lie, in safetensors."""
+    calibrator: Calibrator = RAW
+    """What is done to the probs that are written; labels are decided before."""
     fingerprint: str = ""
     """Of its weights and everything else that was saved."""
+
+    @property
+    def calibrated_thresholds(self) -> np.ndarray:
+        """(K,), for who compares the probs that are written."""
+        return self.calibrator.thresholds(self.thresholds, self.head.single_label)
 
 
 def save_bundle(folder: str, bundle: Bundle) -> None:
@@ -76,6 +84,8 @@ def save_bundle(folder: str, bundle: Bundle) -> None:
         "emo": __version__,
         "labels": list(bundle.labels),
         "thresholds": dict(zip(bundle.labels, bundle.thresholds.tolist(), strict=True)),
+        "probabilities": calibration.to_json(bundle.calibrator),
+        "calibrated_thresholds": dict(zip(bundle.labels, bundle.calibrated_thresholds.tolist(), strict=True)),
         "head": to_dict(bundle.head),
         "branches": [asdict(branch) for branch in branches],
         "widths": {name: spec.width for name, spec in bundle.specs.items()},
@@ -135,6 +145,7 @@ def load_bundle(folder: str, *, trust_remote_code: bool = False) -> Bundle:
         captions=content.get("captions"),
         about=content["about"],
         weights=weights,
+        calibrator=calibration.from_json(content["probabilities"]) if "probabilities" in content else RAW,
         fingerprint=storage.digest([content, hashlib.sha256(storage.read_bytes(weights)).hexdigest()]),
     )
 

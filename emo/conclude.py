@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from emo.bundle import save_bundle
-from emo.calibrate import calibrate
+from emo.calibrate import calibrate, read_calibrator
 from emo.config import SweepConfig, UserError
 from emo.console import say, warn
 from emo.encoded import EncodedPosts
@@ -18,8 +18,8 @@ from emo.pipeline import Posts
 from emo.plan import show_leaderboard
 from emo.report import write_report
 from emo.run import FINISHED, Run
-from emo.scores import bundle_of
-from emo.trials import ranked, read_trials
+from emo.scores import bundle_of, kept_trials
+from emo.trials import read_trials
 
 
 def conclude(
@@ -34,7 +34,7 @@ def conclude(
     specs = fruitful(run, specs)
     labels = tuple(posts.manifest["labels"])
     trials = read_trials(run.folder)
-    record_look(run.folder, job, sum(len(ranked(trials, spec.name)[: config.top]) for spec in specs))
+    record_look(run.folder, job, sum(len(kept_trials(run.folder, trials, spec.name, config.top)) for spec in specs))
     say(f"thresholds: calibrating the best {config.top} models of each encoder")
     calibrated = calibrate(run.folder, config, posts, specs, data)
     say("baselines: all-positive, prior, TF-IDF with logistic regression")
@@ -58,15 +58,16 @@ def conclude(
 
 
 def fruitful(run: Run, specs: list[EncoderSpec]) -> list[EncoderSpec]:
-    """The encoders of which a trial ended well; a UserError with the reason where there is none."""
+    """The encoders of which there is a model; a UserError with the reason where there is none."""
     trials = read_trials(run.folder)
-    done = [spec for spec in specs if ranked(trials, spec.name)]
+    done = [spec for spec in specs if kept_trials(run.folder, trials, spec.name, 1)]
     for spec in specs:
         if spec not in done:
-            reason = next(row["error"] for row in trials if row["encoder"] == spec.name and row["error"])
-            warn(f"every trial of {spec.name} failed, the first because: {reason}")
+            errors = [row["error"] for row in trials if row["encoder"] == spec.name and row["error"]]
+            because = f"a trial failed, the first because: {errors[0]}" if errors else "no trial has ended"
+            warn(f"{spec.name} has no model and is left out: {because}")
     if not done:
-        raise UserError(f"Every trial of {run.folder} failed; its trials.parquet has the reasons.")
+        raise UserError(f"No trial of {run.folder} has left a model; its trials.parquet tells of each.")
     return done
 
 
@@ -77,4 +78,6 @@ def write_model(
     trial = next(row for row in read_trials(run.folder) if row["trial_id"] == best["trial_id"])
     about = {name: best[name] for name in ("encoder", "trial_id", "rule", "val/macro_f1", "test/macro_f1")}
     bundle = bundle_of(run.folder, config, trial, spec, data, posts)
-    save_bundle(run.path("model"), replace(bundle, thresholds=np.array(best["thresholds"]), about=about))
+    calibrator = read_calibrator(run.folder, trial["trial_id"], config.probabilities)
+    thresholds = np.array(best["thresholds"])
+    save_bundle(run.path("model"), replace(bundle, thresholds=thresholds, calibrator=calibrator, about=about))

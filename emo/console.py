@@ -94,13 +94,16 @@ class Progress:
 
     def _note(self) -> str:
         left = (self.total - self.done) / max(1e-9, self.rate)
-        return f"{self.rate:,.0f} a second, {duration(left)} left"
+        return f"{self._pace()}, {duration(left)} left"
+
+    def _pace(self) -> str:
+        return f"{self.rate:,.0f} a second" if self.rate >= 1 else f"{60 * self.rate:,.0f} a minute"
 
     def stop(self) -> None:
         if self.bar:
             self.bar.stop()
         if self.done > self.already_done:
-            say(f"{self.what}: {self.done:,} of {self.total:,}, {self.rate:,.0f} a second")
+            say(f"{self.what}: {self.done:,} of {self.total:,}, {self._pace()}")
 
 
 class TrialProgress:

@@ -204,7 +204,7 @@ def _mark_epoch(axes: Axes, epoch: int | None) -> None:
 @rc_context(STYLE)
 def precision_recall(curves: Sequence[Curve]) -> Figure:
     """One panel a label: the curve, its prevalence (what guessing gets), and where the threshold operates."""
-    figure, panels = _panels(len(curves), 2.9)
+    figure, panels = small_multiples(len(curves), 2.9)
     for axes, curve in zip(panels, curves, strict=False):
         axes.set_title(f"{curve.label}  (n = {curve.num_positives})", pad=20)
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.05), xlabel="Recall", ylabel="Precision")
@@ -226,7 +226,7 @@ def importance_bars(importances: Mapping[str, Mapping[str, float]]) -> Figure:
     """How much of the spread of val macro F1 each hyperparameter explains, one panel an encoder."""
     names = {name for shares in importances.values() for name in shares}
     order = sorted(names, key=lambda p: (np.mean([shares.get(p, 0.0) for shares in importances.values()]), p))
-    figure, panels = _panels(len(importances), 0.5 + 0.3 * len(order), sharex=True, sharey=True)
+    figure, panels = small_multiples(len(importances), 0.5 + 0.3 * len(order), sharex=True, sharey=True)
     for axes, (encoder, shares) in zip(panels, importances.items(), strict=False):
         rows = [row for row, name in enumerate(order) if name in shares]  # not all encoders have all of them
         bars = axes.barh(rows, [shares[order[row]] for row in rows], color=BLUE, height=0.62)
@@ -241,7 +241,7 @@ def importance_bars(importances: Mapping[str, Mapping[str, float]]) -> Figure:
 @rc_context(STYLE)
 def learning_rates(trials: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Figure:
     """Every finished trial: learning rate against val macro F1, one panel an encoder."""
-    figure, panels = _panels(len(trials), 2.3, sharex=True, sharey=True)
+    figure, panels = small_multiples(len(trials), 2.3, sharex=True, sharey=True)
     for axes, (encoder, (rates, scores)) in zip(panels, trials.items(), strict=False):
         axes.set_xscale("log")
         axes.plot(
@@ -268,7 +268,7 @@ def _grid(count: int) -> tuple[int, int]:
     return columns, max(1, math.ceil(count / columns))
 
 
-def _panels(count: int, height: float, **shared: Any) -> tuple[Figure, list[Axes]]:
+def small_multiples(count: int, height: float, **shared: Any) -> tuple[Figure, list[Axes]]:
     """Small multiples, of which those not needed are removed."""
     columns, rows = _grid(count)
     figure = _figure(height * rows + 0.3)

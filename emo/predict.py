@@ -58,14 +58,15 @@ def pack_batch(
 
 
 def prediction_table(posts: pa.Table, probs: np.ndarray, bundle: Bundle) -> pa.Table:
-    """``post_id``, ``labels`` (the names that reach their thresholds) and ``prob/<label>`` for each label; then the
-    posts' targets, where they have any, and the columns that they kept."""
+    """``post_id``, ``labels`` (the names that reach their thresholds) and ``prob/<label>``, calibrated, for each label;
+    then the posts' targets, where they have any, and the columns that they kept."""
     names = np.array(bundle.labels)
     decided = decide(probs, bundle.thresholds, single_label=bundle.head.single_label)
     labels = [names[row].tolist() for row in decided]
     table = pa.table({"post_id": posts["post_id"], "labels": pa.array(labels, pa.list_(pa.string()))})
+    written = bundle.calibrator.apply(probs, bundle.head.single_label)
     for k, name in enumerate(bundle.labels):
-        table = table.append_column(f"prob/{name}", pa.array(probs[:, k]))
+        table = table.append_column(f"prob/{name}", pa.array(written[:, k]))
     for name in posts.column_names:
         if name == "targets" or name.startswith(KEPT):
             plain = name.removeprefix(KEPT)
@@ -119,7 +120,7 @@ def label_counts(folder: str, labels: tuple[str, ...]) -> dict[str, int]:
 def judge(posts: str, prepared: Manifest, bundle: Bundle, output: str) -> dict[str, Any]:
     """Compare finished predictions with the labels that the posts carry, into files under ``output``."""
     data, share = storage.join(output, DATA), prepared["label_threshold"]
-    evaluation = evaluate(data, bundle.labels, bundle.thresholds, share)
+    evaluation = evaluate(data, bundle.labels, bundle.calibrated_thresholds, share)
     mistakes = worst_mistakes(data, bundle.labels, share)
     is_one = pc.field("post_id").isin([row["post_id"] for row in mistakes])
     content = read_posts(posts, ["post_id", "text", "tags", "image"], is_one).to_pylist()

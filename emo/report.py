@@ -9,8 +9,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from emo import figures, pages, report_posts, report_tables, storage
+from emo import figures, pages, report_calibration, report_posts, report_tables, storage
 from emo.config import PLUTCHIK
+from emo.figures_calibration import reliability_diagram
 from emo.looks import times_read
 from emo.pages import number
 from emo.report_run import Run, read_run, records
@@ -63,6 +64,12 @@ def draw(run: Run) -> dict[str, tuple[Figure, str]]:
         drawn["precision_recall"] = (
             figures.precision_recall(curves),
             f"Precision over recall for each label, threshold marked. Average precision: {alt}.",
+        )
+    if diagram := report_calibration.reliability(run):
+        drawn["reliability"] = (
+            reliability_diagram(diagram),
+            "Share of positives over mean probability on test for the best model, raw and calibrated: "
+            f"{'; '.join(each.title for each in diagram)}.",
         )
     histories, kept = report_tables.best_histories(run)
     if histories:
@@ -119,8 +126,11 @@ def page(run: Run, images: dict[str, dict[str, str]]) -> str:
         provisional=report_tables.provisional(run),
         per_label=report_tables.per_label(run),
         published=report_tables.published() if set(labels) == set(PLUTCHIK) else None,
-        rules=report_tables.RULES,
-        thresholds=report_tables.threshold_rows(run),
+        rules=report_calibration.rules(run),
+        thresholds=report_calibration.encoders(run),
+        by_label=report_calibration.labels(run),
+        best_rule=report_calibration.RULES[run.best_model["rule"]] if run.best_model else None,
+        probabilities=report_calibration.probabilities(run),
         curves=report_tables.operating_points(run),
         num_labels=len(labels),
         no_importance=report_tables.unexplained(run),

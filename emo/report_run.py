@@ -22,6 +22,7 @@ class Run:
     posts: dict[str, Any] | None
     trials: pd.DataFrame | None
     calibration: pd.DataFrame | None
+    probabilities: pd.DataFrame | None
     leaderboard: dict[str, Any] | None
     examples: pd.DataFrame | None
     predictions: pd.DataFrame | None
@@ -89,6 +90,7 @@ def read_run(uri: str) -> Run:
         posts=_json(uri, "posts.json"),
         trials=_table(uri, "trials.parquet"),
         calibration=_table(uri, "calibration.parquet"),
+        probabilities=_table(uri, "probabilities.parquet"),
         leaderboard=leaderboard,
         examples=_table(uri, "examples.parquet"),
         predictions=_table(uri, f"predictions/{leaderboard['best']['trial_id']}.parquet") if leaderboard else None,

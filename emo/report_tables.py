@@ -1,8 +1,6 @@
 """The tables that the report makes of a run: values in, values out."""
 
 import json
-import math
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,7 +32,6 @@ PUBLISHED: dict[str, Any] = {
 
 Support in percent of the label instances, then F1 on MM-Emo's test split."""
 
-RULES = {"fixed": "Fixed 0.5", "optuna": "Optuna", "exact": "Exact optimum"}
 COLUMNS = {
     "micro_f1": "Micro F1",
     "weighted_f1": "Weighted F1",
@@ -44,6 +41,7 @@ COLUMNS = {
     "fixed_macro_f1": "Macro F1 at 0.5",
 }
 """What the leaderboard shows besides macro F1, by the metric on test."""
+
 MAX_CURVES = 12
 MIN_TRIALS = 8
 """Fewer finished trials than these say nothing about the importance of hyperparameters."""
@@ -202,24 +200,3 @@ def _line(name: str, support: str, values: Sequence[float | None], average: bool
     shown = [number(value, 2) for value in values]
     highest = max((text for text in shown if text != "–"), default=None)
     return {"name": name, "support": support, "average": average, "cells": [(text, text == highest) for text in shown]}
-
-
-def threshold_rows(run: Run) -> list[dict[str, Any]]:
-    """By encoder: mean macro F1 under each rule, how often val chose it, and what the choice gained on test."""
-    if run.calibration is None:
-        return []
-    lines = []
-    for name in [e for e in run.encoders if e in set(run.calibration["encoder"])]:
-        table = run.calibration[run.calibration["encoder"] == name]
-        chosen = table[table["chosen"]]
-        means = table.groupby("rule")[["val/macro_f1", "test/macro_f1"]].mean()
-        gain = chosen["test/macro_f1"].mean() - means["test/macro_f1"].get("fixed", math.nan)
-        line = {
-            split: [float(means[f"{split}/macro_f1"].get(rule, math.nan)) for rule in RULES]
-            for split in ("val", "test")
-        }
-        counts = [f"{RULES[rule]} {count}" for rule, count in Counter(chosen["rule"]).most_common()]
-        lines.append(
-            {"encoder": name, **line, "chosen": ", ".join(counts), "gain": float(gain), "num_models": len(chosen)}
-        )
-    return lines

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from emo import storage
-from emo.config import MODALITIES, CalibrateConfig, SweepConfig, UserError, from_dict, to_dict
+from emo.config import MODALITIES, SweepConfig, UserError, from_dict, to_dict
 from emo.encoders import Branch, EncoderSpec
 from emo.features import Features
 from emo.room import num_cpus
@@ -120,27 +120,6 @@ def existing_run(folder: str) -> str:
     if not storage.exists(storage.join(folder, "config.json")):
         raise UserError(f"--run {folder} holds no run (it has no config.json).")
     return storage.absolute(folder)
-
-
-def copy_run(config: CalibrateConfig) -> tuple[Run, SweepConfig]:
-    """A new run with the trials of another, and that one's choices but for the calibration."""
-    source = existing_run(config.run)
-    if not storage.exists(storage.join(source, "trials.parquet")):
-        raise UserError(f"--run {config.run} has no trials yet.")
-    folder = output_folder(config.output, "calibrate")
-    claim(folder)
-    for name in ("posts.json", "trials.parquet"):
-        storage.write_bytes(storage.join(folder, name), storage.read_bytes(storage.join(source, name)))
-    fs, path = storage.filesystem(storage.join(source, "weights"))
-    for file in fs.ls(path, detail=False) if fs.exists(path) else []:
-        storage.write_bytes(storage.join(folder, "weights", file.rsplit("/", 1)[-1]), fs.cat_file(file))
-    content = storage.read_json(storage.join(source, "config.json"))
-    swept = from_dict(SweepConfig, content["config"])
-    swept = replace(swept, output=folder, calibration_trials=config.calibration_trials)
-    storage.write_json(storage.join(folder, "config.json"), content | {"config": to_dict(swept)})
-    run = Run(folder)
-    run.log(f"calibrating the trials of {source}")
-    return run, swept
 
 
 def versions() -> dict[str, str]:

@@ -1,6 +1,7 @@
-"""Calibrate the thresholds of a finished sweep again, into a run folder of its own.
+"""Calibrate the models of a run again, finished or not, into a run folder of its own.
 
 python jobs/calibrate.py --run runs/one --calibration-trials 500 --output runs/one-500
+python jobs/calibrate.py --run runs/one --probabilities isotonic
 """
 
 import time
@@ -16,11 +17,11 @@ from emo.crossval import check_one_run
 from emo.looks import carry_looks
 from emo.pipeline import data_of_run
 from emo.plan import show_results
-from emo.run import copy_run
+from emo.recalibrate import copy_run
 
 
 def main(config: CalibrateConfig) -> None:
-    """Choose decision thresholds for the kept models of a sweep, and report on them."""
+    """Choose decision thresholds for the kept models of a run, calibrate their probabilities, and report on them."""
     started = time.monotonic()
     check_one_run(config.run)
     run, swept = copy_run(config)

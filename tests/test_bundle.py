@@ -7,6 +7,7 @@ from pathlib import Path
 
 import fsspec
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from checkpoints import MAX_TOKENS, WIDTH, write_checkpoint
@@ -14,12 +15,14 @@ from safetensors.torch import save
 
 from emo import storage
 from emo.bundle import Bundle, load_bundle, load_classifier, load_model, save_bundle
+from emo.calibration import Calibrator
 from emo.config import Columns, HeadConfig, LoraConfig, PrepareConfig, TrainingConfig, UserError
 from emo.encoders import Branch
 from emo.encoders.hub import resolve
 from emo.encoders.load import load_encoder
 from emo.finetune import assemble, trained_state
 from emo.models import FeatureSpec, FusionClassifier, Projection
+from emo.predict import prediction_table
 from emo.train import build_model, predict_probs
 
 LABELS = ("joy", "fear", "anger")
@@ -85,6 +88,38 @@ def test_a_model_comes_back_as_it_was(place, tmp_path):
         if field.name not in ("thresholds", "specs", "weights", "fingerprint"):
             assert getattr(loaded, field.name) == getattr(bundle, field.name), field.name
     fsspec.filesystem("memory").store.clear()
+
+
+CURVE = np.array([[0.0, 0.3, 0.3001, 1.0], [0.1, 0.1, 0.6, 0.8]])
+
+
+@pytest.mark.parametrize("calibrator", [Calibrator(temperature=2.0), Calibrator(curves=(CURVE,) * 3)])
+def test_calibrated_probs_are_written_and_labels_decided_before(calibrator, tmp_path):
+    bundle, model = trained((HUB,))
+    weights = str(tmp_path / "weights.safetensors")
+    storage.write_bytes(weights, save(model.state_dict()))
+    save_bundle(str(tmp_path / "model"), dataclasses.replace(bundle, weights=weights, calibrator=calibrator))
+    loaded = load_bundle(str(tmp_path / "model"))
+    raw = np.random.default_rng(0).random((20, 3)).astype(np.float32)
+    posts = pa.table({"post_id": [str(row) for row in range(20)]})
+    before, after = (prediction_table(posts, raw, each) for each in (bundle, loaded))
+    assert after["labels"] == before["labels"]
+    written = np.stack([after[f"prob/{label}"].to_numpy() for label in LABELS], axis=1)
+    np.testing.assert_allclose(written, calibrator.apply(raw))
+    assert (written != raw).all()
+    content = json.loads((tmp_path / "model" / "bundle.json").read_text())
+    np.testing.assert_array_equal(list(content["thresholds"].values()), bundle.thresholds)
+    shown = np.array(list(content["calibrated_thresholds"].values()))
+    np.testing.assert_array_equal(shown, calibrator.thresholds(bundle.thresholds))
+    assert (shown != bundle.thresholds).tolist() == [True, False, True]  # the second label is never predicted
+
+
+def test_a_bundle_of_an_older_emo_has_raw_probs(tmp_path):
+    saved(tmp_path, HUB)
+    content = json.loads((tmp_path / "bundle.json").read_text())
+    del content["probabilities"], content["calibrated_thresholds"]
+    (tmp_path / "bundle.json").write_text(json.dumps(content | {"format": 3}))
+    assert load_bundle(str(tmp_path)).calibrator.kind == "raw"
 
 
 def test_a_moved_bundle_brings_its_checkpoint_along(checkpoint, tmp_path):

@@ -137,6 +137,11 @@ def test_override_checks_the_new_values():
         (SweepConfig, {"max_epochs": 0}, "--max-epochs is 0; it must be at least 1."),
         (SweepConfig, {"top": 0}, "--top is 0; it must be at least 1."),
         (SweepConfig, {"resume": True}, "--resume needs --output"),
+        (
+            SweepConfig,
+            {"probabilities": "isotonic", "space": SearchSpace(loss=("softmax",))},
+            "--probabilities isotonic calibrates label by label",
+        ),
         (CalibrateConfig, {"run": "r", "calibration_trials": 0}, "--calibration-trials is 0; it must be at least 1."),
     ],
 )

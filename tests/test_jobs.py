@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -288,6 +289,43 @@ def test_calibrate_chooses_thresholds_again_in_a_run_of_its_own(run, tmp_path):
     assert read_looks(str(run)) == [first]
     assert first["num_models"] == second["num_models"] == 6
     assert "test was read twice" in (output / "report.html").read_text()
+
+
+def test_calibrate_does_so_again_for_the_models_that_a_killed_sweep_has_left(run, config, tmp_path, capsys):
+    killed, output = tmp_path / "killed", tmp_path / "again"
+    made_at_the_end = ("calibration*", "probabilities*", "leaderboard*", "model", "report.html", "examples*")
+    shutil.copytree(run, killed, ignore=shutil.ignore_patterns(*made_at_the_end))
+    before = pd.read_parquet(run / "calibration.parquet")
+    rows = json.loads((run / "leaderboard.json").read_text())["rows"]
+    encoders = [row["name"] for row in rows if row["kind"] == "encoder"]
+    better = before[(before.encoder == encoders[-1]) & (before["rank"] == 1)].trial_id.iloc[0]
+    lost = killed / "weights" / f"{better}.safetensors"
+    lost.unlink()
+    left = sorted(p.name for p in killed.rglob("*"))
+    asked = CalibrateConfig(run=str(killed), calibration_trials=5, probabilities="isotonic", output=str(output))
+    calibrate.main(asked)
+    assert sorted(p.name for p in killed.rglob("*")) == left
+    said = capsys.readouterr().out
+    assert lost.stem not in {p.stem for p in (output / "weights").iterdir()}
+    assert "weights: 1 finished trials have none" in said
+    after = pd.read_parquet(output / "calibration.parquet")
+    again = before[before.trial_id.isin(after.trial_id)].reset_index(drop=True).drop(columns="rank")
+    pd.testing.assert_frame_equal(again, after.drop(columns="rank"))
+    assert lost.stem not in set(after.trial_id)
+    assert f"models calibrated: {after.trial_id.nunique()} of {after.trial_id.nunique()}" in said
+    assert set(after.rule) == {"fixed", "optuna", "exact", "cross-fitted"}
+    raw, calibrated = (_predicted(folder, config, tmp_path / folder.name) for folder in (run, output))
+    assert list(map(list, raw.labels)) == list(map(list, calibrated.labels))
+    curves = json.loads((output / "model" / "bundle.json").read_text())["probabilities"]["curves"]
+    for label, (said, meant) in zip(sorted(FEELINGS), curves, strict=True):
+        wanted = np.interp(raw[f"prob/{label}"], said, meant)
+        np.testing.assert_allclose(calibrated[f"prob/{label}"], wanted, atol=1e-5)
+
+
+def _predicted(folder: Path, config: SweepConfig, output: Path) -> pd.DataFrame:
+    model = str(folder / "model")
+    predict.main(PredictConfig(model=model, data=config.data, cache=config.cache, output=f"{output}-predicted"))
+    return pd.read_parquet(f"{output}-predicted/predictions").sort_values("post_id")
 
 
 def test_report_writes_itself_again(run):

@@ -12,7 +12,18 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from emo import config, figures, report, report_posts, report_run, report_tables, storage
+from emo import (
+    calibration,
+    config,
+    figures,
+    report,
+    report_calibration,
+    report_posts,
+    report_run,
+    report_tables,
+    storage,
+)
+from emo.reliability import binned
 
 LABELS = list(config.PLUTCHIK)
 PREVALENCES = np.array([0.16, 0.22, 0.13, 0.06, 0.46, 0.11, 0.12, 0.10, 0.26])
@@ -20,6 +31,8 @@ ENCODERS = {"tiny-clip": 0.9, "tiny-bert": 0.75, "tiny-clip:text": 0.6, "tiny-si
 SPLITS = {"train": 540, "val": 135, "test": 225}
 METRICS = ("macro_f1", "micro_f1", "weighted_f1", "subset_accuracy", "jaccard", "hamming")
 TOP = 3
+GAINS = {"fixed": 0.0, "optuna": 0.06, "exact": 0.07, "cross-fitted": 0.05}
+"""What each rule adds to the macro F1 of every model."""
 
 
 def synthetic_run(folder: Path, labels: list[str] = LABELS, until: str = "end", name: str = "tiny-clip") -> str:
@@ -142,14 +155,15 @@ def _leaderboard(
     encoders: dict[str, float],
 ) -> dict[str, Any]:
     kept = trials[trials["status"] == "done"].sort_values("val/macro_f1", ascending=False).groupby("encoder").head(TOP)
-    calibration = [
+    ruled = [
         _rule(rng, labels, row, rank, rule)
         for _, g in kept.groupby("encoder")
         for rank, row in enumerate(report_run.records(g), 1)
-        for rule in ("fixed", "optuna", "exact")
+        for rule in GAINS
     ]
-    table = pd.DataFrame(calibration)
+    table = pd.DataFrame(ruled)
     table.to_parquet(folder / "calibration.parquet")
+    _probabilities(labels, table).to_parquet(folder / "probabilities.parquet")
     chosen = table[table["chosen"]]
     rows = [_encoder_row(labels, name, chosen[chosen["encoder"] == name]) for name in encoders]
     always = 2 * targets["test"].mean(axis=0) / (1 + targets["test"].mean(axis=0))
@@ -191,8 +205,7 @@ def _pair(upper: dict[str, Any], lower: dict[str, Any], place: int) -> dict[str,
 
 
 def _rule(rng: np.random.Generator, labels: list[str], trial: dict[str, Any], rank: int, rule: str) -> dict[str, Any]:
-    gain = {"fixed": 0.0, "optuna": 0.06, "exact": 0.07}[rule]
-    macro = trial["val/macro_f1"] + gain
+    macro = trial["val/macro_f1"] + GAINS[rule]
     per_label = {
         f"{s}/f1/{label}": float(np.clip(macro + rng.normal() * 0.1, 0, 1)) for s in SPLITS for label in labels
     }
@@ -210,6 +223,24 @@ def _rule(rng: np.random.Generator, labels: list[str], trial: dict[str, Any], ra
         | scores
         | per_label
     )
+
+
+def _probabilities(labels: list[str], calibrated: pd.DataFrame) -> pd.DataFrame:
+    """Every model three times too sure of itself, which a temperature mends, and curves a little."""
+    ways = {
+        "raw": (calibration.RAW, 0.12),
+        "temperature": (calibration.Calibrator(temperature=3.0), 0.02),
+        "isotonic": (calibration.Calibrator(curves=(np.array([[0.0, 1.0], [0.1, 0.9]]),) * len(labels)), 0.05),
+    }
+    of_labels = [f"/{label}" for label in labels]
+    rows = [
+        {"trial_id": trial, "encoder": encoder, "probabilities": kind, "fitted_on": "held-out train"}
+        | {"calibrator": json.dumps(calibration.to_json(calibrator)), "test/log_loss": 4 * error}
+        | {f"test/{measure}{label}": error for measure in ("ece", "brier") for label in ["", *of_labels]}
+        for trial, encoder in calibrated[["trial_id", "encoder"]].drop_duplicates().itertuples(index=False)
+        for kind, (calibrator, error) in ways.items()
+    ]
+    return pd.DataFrame(rows)
 
 
 def _encoder_row(labels: list[str], name: str, chosen: pd.DataFrame) -> dict[str, Any]:
@@ -311,7 +342,8 @@ def test_page_is_self_contained(finished: tuple[str, str]) -> None:
     assert page.count("<img") == page.count('alt="')
     drawn = {path.name for path in Path(run, "figures").iterdir()}
     assert drawn == {
-        f"{n}.png" for n in ("scores", "precision_recall", "learning_curves", "importances", "learning_rates")
+        f"{n}.png"
+        for n in ("scores", "precision_recall", "reliability", "learning_curves", "importances", "learning_rates")
     }
     assert all(Image.open(Path(run, "figures", name)).size[0] == figures.WIDTH * figures.DPI for name in drawn)
 
@@ -426,13 +458,64 @@ def test_published_table_agrees_with_its_own_averages() -> None:
 
 
 def test_threshold_table_reports_the_gain_of_the_chosen_rule(finished: tuple[str, str]) -> None:
-    lines = {line["encoder"]: line for line in report_tables.threshold_rows(report_run.read_run(finished[0]))}
+    lines = {line["encoder"]: line for line in report_calibration.encoders(report_run.read_run(finished[0]))}
     assert list(lines) == list(ENCODERS)
     line = lines["tiny-bert"]
     assert line["gain"] == pytest.approx(0.07)
-    assert line["chosen"] == f"Exact optimum {TOP}"
-    assert np.diff(line["val"]) == pytest.approx([0.06, 0.01])
-    assert line["test"][0] == pytest.approx(line["val"][0] - 0.03)
+    assert line["chosen"] == f"Exact on train {TOP}"
+    assert np.diff(line["test"]) == pytest.approx(np.diff(list(GAINS.values())))
+
+
+def test_rules_are_compared_on_val_and_test_over_all_models(tmp_path: Path) -> None:
+    run = synthetic_run(tmp_path / "run")
+    table = pd.read_parquet(f"{run}/calibration.parquet")
+    first = table["trial_id"] == table["trial_id"].iloc[0]
+    table.loc[first & (table["rule"] == "cross-fitted"), "test/macro_f1"] = 0.99
+    table.to_parquet(f"{run}/calibration.parquet")
+    lines = {line["rule"]: line for line in report_calibration.rules(report_run.read_run(run))}
+    assert list(lines) == list(report_calibration.RULES.values())
+    num_models = TOP * len(ENCODERS)
+    exact, cross_fitted = lines["Exact on train"], lines["Cross-fitted"]
+    assert (exact["num_models"], exact["chosen"], exact["best"]) == (num_models, num_models, num_models - 1)
+    assert (cross_fitted["chosen"], cross_fitted["best"]) == (0, 1)
+    assert exact["gap"] == pytest.approx(0.03)
+    assert exact["val"] == pytest.approx(table[table["rule"] == "exact"]["val/macro_f1"].mean())
+
+
+def test_labels_before_and_after_their_thresholds(finished: tuple[str, str]) -> None:
+    run = report_run.read_run(finished[0])
+    lines = {line["label"]: line for line in report_calibration.labels(run)}
+    assert list(lines) == LABELS
+    best = run.leaderboard["best"]
+    rows = run.calibration[run.calibration["trial_id"] == best["trial_id"]].set_index("rule")
+    line = lines["joy"]
+    before, after = rows.loc["fixed", "test/f1/joy"], rows.loc[best["rule"], "test/f1/joy"]
+    assert (line["before"], line["after"], line["gain"]) == (before, after, pytest.approx(after - before))
+    assert line["threshold"] == best["thresholds"][LABELS.index("joy")]
+    assert line["positives"] == run.posts["splits"]["train"]["positives"][LABELS.index("joy")]
+    assert line["written"] is None
+    run.config["config"]["probabilities"] = "temperature"
+    moved = calibration.Calibrator(temperature=3.0).thresholds(np.array(best["thresholds"]))
+    assert [line["written"] for line in report_calibration.labels(run)] == pytest.approx(list(moved))
+    assert "On temperature-scaled probabilities" in report.page(run, {})
+
+
+def test_probabilities_are_compared_raw_and_calibrated(finished: tuple[str, str]) -> None:
+    run, page = report_run.read_run(finished[0]), finished[1]
+    table = report_calibration.probabilities(run)
+    assert table["kinds"] == ["Raw", "Temperature", "Isotonic"]
+    assert [line["name"] for line in table["lines"]] == ["All labels", "All labels, mean of 15 models", *LABELS]
+    errors = [(0.12, False), (0.02, True), (0.05, False)]
+    assert all(line["cells"] == [pytest.approx(error) for error in errors * 2] for line in table["lines"])
+    assert "The temperature of the best model is 3.00." in page
+    assert "writes raw probabilities" in page
+    everything, first, *_ = report_calibration.reliability(run)
+    test = run.predictions[run.predictions["split"] == "test"]
+    targets, probs = (np.stack(test[name].to_list()) for name in ("targets", "probs"))
+    cooled = calibration.Calibrator(temperature=3.0).apply(probs)
+    np.testing.assert_allclose(everything.bins["Temperature"].prob, binned(targets, cooled).prob)
+    assert first.title == f"joy  (n = {int(targets[:, LABELS.index('joy')].sum())})"
+    assert first.bins["Raw"].count.sum() == len(test)
 
 
 def test_operating_point_is_the_thresholds() -> None:
@@ -518,7 +601,15 @@ def test_running_sweep_shows_what_there_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "missing",
-    ["trials.parquet", "calibration.parquet", "leaderboard.json", "examples.parquet", "posts.json", "predictions"],
+    [
+        "trials.parquet",
+        "calibration.parquet",
+        "probabilities.parquet",
+        "leaderboard.json",
+        "examples.parquet",
+        "posts.json",
+        "predictions",
+    ],
 )
 def test_any_result_may_be_missing(tmp_path: Path, missing: str) -> None:
     run = synthetic_run(tmp_path / "run")

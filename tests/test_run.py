@@ -1,4 +1,4 @@
-"""Run folders: never overwritten, gone on with only by the same choices, copied for a new calibration."""
+"""Run folders: never overwritten, gone on with only by the same choices."""
 
 import dataclasses
 import json
@@ -10,14 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emo.config import CalibrateConfig, Columns, PrepareConfig, SearchSpace, SweepConfig, UserError, from_dict
+from emo.config import Columns, PrepareConfig, SearchSpace, SweepConfig, UserError, from_dict
 from emo.encoders import Branch, EncoderSpec, parse_encoder
 from emo.run import (
     FINISHED,
     VERSIONED,
     Run,
     claim,
-    copy_run,
     describe_encoder,
     existing_run,
     keep_plan,
@@ -46,17 +45,6 @@ def begin(config: SweepConfig) -> tuple[Run, SweepConfig]:
     run, config = open_run(config)
     keep_plan(run, config, {"kind": "posts"}, [], {})
     return run, config
-
-
-def finished_run(folder: Path) -> SweepConfig:
-    """A run with what a sweep leaves of its trials."""
-    run, config = begin(SweepConfig(output=str(folder), calibration_trials=7, trials=2))
-    (folder / "trials.parquet").write_bytes(b"trials")
-    (folder / "weights").mkdir()
-    for name in ("a", "b"):
-        (folder / "weights" / f"{name}.safetensors").write_bytes(name.encode())
-    run.log(FINISHED)
-    return config
 
 
 # A new folder
@@ -198,44 +186,9 @@ def test_encoders_come_back_at_the_revisions_they_had(tmp_path):
     assert stored_encoders(run) == specs
 
 
-# A copy
-
-
-def test_a_copied_run_has_the_trials_and_choices_of_the_first(tmp_path):
-    config = finished_run(tmp_path / "one")
-    run, swept = copy_run(
-        CalibrateConfig(run=str(tmp_path / "one"), output=str(tmp_path / "two"), calibration_trials=9)
-    )
-    copied = tmp_path / "two"
-    assert (copied / "trials.parquet").read_bytes() == b"trials"
-    assert {path.name: path.read_bytes() for path in (copied / "weights").iterdir()} == {
-        "a.safetensors": b"a",
-        "b.safetensors": b"b",
-    }
-    assert swept == dataclasses.replace(config.resolved(), output=str(copied), calibration_trials=9)
-    assert from_dict(SweepConfig, config_of(copied)["config"]) == swept
-    assert run.folder == str(copied)
-    assert not run.is_finished()
-    assert Run(str(tmp_path / "one")).is_finished()
-    assert from_dict(SweepConfig, config_of(tmp_path / "one")["config"]).calibration_trials == 7
-
-
-def test_a_run_is_not_copied_onto_itself(tmp_path):
-    finished_run(tmp_path / "one")
-    with pytest.raises(UserError, match="already holds files"):
-        copy_run(CalibrateConfig(run=str(tmp_path / "one"), output=str(tmp_path / "one")))
-
-
-def test_only_a_run_with_trials_is_copied(tmp_path):
-    with pytest.raises(UserError, match=r"--run .* holds no run \(it has no config.json\)"):
-        copy_run(CalibrateConfig(run=str(tmp_path / "none"), output=str(tmp_path / "two")))
-    begin(SweepConfig(output=str(tmp_path / "one")))
-    with pytest.raises(UserError, match=r"--run .* has no trials yet"):
-        copy_run(CalibrateConfig(run=str(tmp_path / "one"), output=str(tmp_path / "two")))
-    assert not (tmp_path / "two").exists()
-
-
 def test_an_existing_run_is_named_in_full(tmp_path, monkeypatch):
-    finished_run(tmp_path / "one")
+    begin(SweepConfig(output=str(tmp_path / "one")))
     monkeypatch.chdir(tmp_path)
     assert existing_run("one") == str(tmp_path / "one")
+    with pytest.raises(UserError, match=r"--run two holds no run \(it has no config.json\)"):
+        existing_run("two")

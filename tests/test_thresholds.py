@@ -7,7 +7,21 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from emo.metrics import label_f1, macro_f1
-from emo.thresholds import NEVER, RULES, candidates, choose, decide, decide_by_train, exact, fixed, search
+from emo.thresholds import (
+    NEVER,
+    RULES,
+    SHRINKAGE,
+    candidates,
+    choose,
+    cross_fitted,
+    decide,
+    decide_by_train,
+    exact,
+    fixed,
+    pooled,
+    search,
+    shrunk,
+)
 
 UNIT = st.floats(0, 1, width=32)
 TIED = st.sampled_from([np.float32(x) for x in (0.0, 0.25, 0.5, 1.0)])
@@ -72,7 +86,10 @@ def test_no_rule_looks_at_unknown_cells():
 
     parts = [random_case(seed) for seed in (0, 1)]
     parts = [(np.where(rng.random(t.shape) < 0.3, -1, t).astype(np.int8), p) for t, p in parts]
-    before, after = (candidates(*pair, num_trials=15, seed=0) for pair in (parts, [disturbed(*p) for p in parts]))
+    before, after = (
+        candidates(*pair, num_trials=15, seed=0, held_out=pair[0][1])
+        for pair in (parts, [disturbed(*p) for p in parts])
+    )
     for rule in RULES:
         np.testing.assert_array_equal(before[rule], after[rule])
     assert choose(before, parts[1]) == choose(before, disturbed(*parts[1])) != "fixed"
@@ -143,12 +160,48 @@ def test_search_selects_the_vector_that_is_best_on_val_though_not_on_train():
     assert macro_f1(train[0], decide(train[1], found)) < 1
 
 
-def test_candidates_are_the_three_rules():
-    train, val = random_case(0), random_case(1)
-    found = candidates(train, val, num_trials=3, seed=0)
+def test_candidates_are_all_rules_that_there_are_predictions_for():
+    train, val, held_out = random_case(0), random_case(1), random_case(2)[1]
+    found = candidates(train, val, num_trials=3, seed=0, held_out=held_out)
     assert tuple(found) == RULES
     np.testing.assert_array_equal(found["exact"], exact(*train))
     np.testing.assert_array_equal(found["fixed"], [0.5] * 3)
+    np.testing.assert_array_equal(found["cross-fitted"], cross_fitted(train[0], held_out))
+    assert tuple(candidates(train, val, num_trials=3, seed=0)) == RULES[:-1]
+
+
+@settings(deadline=None)
+@given(partly_known())
+def test_the_pooled_threshold_has_the_best_micro_f1(case):
+    targets, probs = case
+    known = targets >= 0
+    gold, said = targets[known] == 1, probs[known]
+
+    def micro_f1(cut: float) -> float:
+        return 2 * (gold & (said >= cut)).sum() / max(1, gold.sum() + (said >= cut).sum())
+
+    assert micro_f1(pooled(targets, probs)) == pytest.approx(max(micro_f1(cut) for cut in [*np.unique(said), NEVER]))
+
+
+@settings(deadline=None)
+@given(hnp.arrays(float, 5, elements=st.floats(0, 1)), st.floats(0, 1), st.integers(0, 10**6))
+def test_thresholds_are_drawn_from_the_common_one_to_their_own_as_positives_grow(own, common, number):
+    np.testing.assert_allclose(shrunk(own, common, np.zeros(5)), common)
+    np.testing.assert_allclose(shrunk(own, common, np.full(5, 1e12)), own, atol=1e-9)
+    np.testing.assert_allclose(shrunk(own, common, np.full(5, SHRINKAGE)), (own + common) / 2)
+    distance = np.abs(shrunk(own, common, np.arange(number, number + 5)) - own)
+    assert (distance <= np.abs(common - own) + 1e-12).all()
+
+
+def test_a_rare_label_is_shrunk_and_one_that_is_never_there_is_never_predicted():
+    targets, probs = random_case(0, num_posts=500, num_labels=3)
+    targets[:, 2] = False
+    targets[3:, 1] = False
+    targets[:3, 1] = True
+    found, own, common = cross_fitted(targets, probs), exact(targets, probs), pooled(targets, probs)
+    assert found[2] == NEVER
+    assert abs(found[1] - common) < 0.2 * abs(own[1] - common)
+    assert abs(found[0] - own[0]) < 0.2 * abs(own[0] - common) or own[0] == common
 
 
 def test_choose_goes_by_val_and_takes_the_earlier_of_equals():

@@ -15,6 +15,7 @@ from emo.config.training import (
     HeadConfig,
     Mode,
     Preset,
+    Probabilities,
     Pruning,
     SearchSpace,
     TrainingConfig,
@@ -134,6 +135,9 @@ class SweepConfig(EncodersConfig):
     """How many encoders are refined."""
     calibration_trials: int | None = None
     """Optuna trials for the decision thresholds of each kept model."""
+    probabilities: Probabilities = "raw"
+    """What probabilities the model writes: raw, or calibrated on held-out posts, by one temperature or by an isotonic
+    curve for each label; which labels it gives does not change."""
     max_epochs: int | None = None
     patience: int = 4
     """A training stops after this many epochs without a lower val loss."""
@@ -175,6 +179,10 @@ class SweepConfig(EncodersConfig):
             value, lowest = getattr(self, name), 0 if name.startswith("refine") else 1
             if value is not None:
                 check(f"--{name.replace('_', '-')}", value, value >= lowest, f"at least {lowest}")
+        if self.probabilities == "isotonic" and "softmax" in self.space.loss:
+            raise UserError(
+                "--probabilities isotonic calibrates label by label, which one label a post is not; use temperature."
+            )
         if self.mode in TRAINS_ENCODERS:
             fewest, workers = min(self.space.batch_size), self.training.num_workers[-1]
             wanted = f"at least --num-workers, {workers}, so that each has a post of every step"
@@ -204,6 +212,9 @@ class TrainConfig(ReadingConfig):
     training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)
     calibration_trials: int = 500
     """Optuna trials for the decision thresholds."""
+    probabilities: Probabilities = "raw"
+    """What probabilities the model writes: raw, or calibrated on held-out posts, by one temperature or by an isotonic
+    curve for each label; which labels it gives does not change."""
     resume: bool = False
     """Go on with the run in --output."""
 
@@ -236,6 +247,7 @@ class TrainConfig(ReadingConfig):
             trials=1,
             refine_trials=0,
             calibration_trials=self.calibration_trials,
+            probabilities=self.probabilities,
             max_epochs=head.max_epochs,
             patience=head.patience,
             weight_decay=head.weight_decay,
@@ -278,12 +290,15 @@ class PredictConfig(JobConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrateConfig(JobConfig):
-    """Which run's thresholds are chosen again."""
+    """Which run's models are calibrated again."""
 
     run: str
-    """The folder of a run whose trials are done."""
+    """The folder of a run with trials, whether finished, going on or killed; nothing is written there."""
     calibration_trials: int = 500
     """Optuna trials for the decision thresholds of each kept model."""
+    probabilities: Probabilities = "raw"
+    """What probabilities the model writes: raw, or calibrated on held-out posts, by one temperature or by an isotonic
+    curve for each label; which labels it gives does not change."""
 
     def __post_init__(self) -> None:
         check("--calibration-trials", self.calibration_trials, self.calibration_trials >= 1, "at least 1")

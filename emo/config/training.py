@@ -16,6 +16,10 @@ weighting of the frozen encoders' layers; lora trains low-rank adapters inside t
 TRAINS_ENCODERS: tuple[Mode, ...] = ("lora", "full")
 """Modes that train inside the encoders, so that nothing can be cached: posts are streamed to Ray Train workers."""
 
+Probabilities = Literal["raw", "temperature", "isotonic"]
+"""What a model's probabilities are: as it gives them, or calibrated, by one temperature or by a curve for each label;
+its labels are the same."""
+
 Loss = Literal["bce", "weighted-bce", "focal", "asymmetric", "soft", "softmax"]
 Fusion = Literal["concat", "gated", "low-rank"]
 Precision = Literal["auto", "fp32", "bf16"]
