@@ -7,6 +7,7 @@ from emo.console import duration, figure, say, show_facts, show_table, warn
 from emo.datasets import list_corpora
 from emo.encoders import Branch, EncoderSpec
 from emo.features import Features
+from emo.monitoring import metrics_address
 from emo.reading import Cut
 from emo.session import has_gpus, num_cpus
 
@@ -72,6 +73,7 @@ def show_plan(config: SweepConfig, specs: list[EncoderSpec]) -> None:
             ("trials", f"{budget.trials} each{refined}: {total} in all"),
             ("thresholds", f"{budget.calibration_trials} Optuna trials for each of the best {config.top}, and exact"),
             ("workers", f"{num_cpus()} cores"),
+            ("metrics", metrics_address() or "none are collected"),
             ("output", str(config.output)),
         ],
     )
