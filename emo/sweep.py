@@ -120,7 +120,13 @@ def fixed_choices(config: SweepConfig) -> HeadConfig:
     )
 
 
-def sweep(run: str, config: SweepConfig, data: dict[str, TrainingData], jobs: dict[str, TrainingJob]) -> None:
+def sweep(
+    run: str,
+    config: SweepConfig,
+    data: dict[str, TrainingData],
+    jobs: dict[str, TrainingJob],
+    loggers: Sequence[tune.Callback] = (),
+) -> None:
     """Run every trial that the sweep owes, or those that a former process left undone in the same run folder.
 
     An encoder has ``data``, its cached features, or, where it is trained itself, a job for its workers.
@@ -133,9 +139,9 @@ def sweep(run: str, config: SweepConfig, data: dict[str, TrainingData], jobs: di
     searcher = StudyPerEncoder(spaces, budget, config.seed)
     watcher = Watcher(run, encoders, budget.total_trials(len(encoders)), config.top)
     if jobs:
-        run_trainings(run, jobs, fixed, searcher, config.training, [watcher])
+        run_trainings(run, jobs, fixed, searcher, config.training, [watcher, *loggers])
     else:
-        run_trials(run, data, fixed, searcher, [watcher])
+        run_trials(run, data, fixed, searcher, [watcher, *loggers])
 
 
 def run_trials(

@@ -28,6 +28,11 @@ def main(config: SweepConfig) -> None:
     if run.is_finished():
         say(f"{run.folder} is finished; nothing is left to do. Its report: {run.path('report.html')}")
         return
+    loggers = []
+    if config.log_to:
+        from emo.loggers import callbacks  # it brings packages along that take seconds
+
+        loggers = callbacks(config.log_to, run.folder)
     posts = posts_of(config)
     show_posts(posts.manifest)
     check_choices(config, posts)
@@ -38,7 +43,7 @@ def main(config: SweepConfig) -> None:
     keep_plan(run, config, posts.manifest, specs, features)
     data = encoder_data(config, posts, specs, features)
     jobs = training_jobs(config, posts, specs, data)
-    sweep(run.folder, config, {} if jobs else {name: each.for_training() for name, each in data.items()}, jobs)
+    sweep(run.folder, config, {} if jobs else {name: each.for_training() for name, each in data.items()}, jobs, loggers)
     conclude(run, config, posts, specs, data)
     show_results(run.folder, time.monotonic() - started)
 

@@ -13,6 +13,7 @@ from emo.config.training import (
     TRAINS_ENCODERS,
     Budget,
     HeadConfig,
+    Logger,
     Mode,
     Preset,
     SearchSpace,
@@ -134,6 +135,9 @@ class SweepConfig(EncodersConfig):
     weight_decay: float = 0.01
     top: int = 10
     """A leaderboard row is the mean over this many of the encoder's best trials by val."""
+    log_to: tuple[Logger, ...] = ()
+    """Show every trial there too: in <output>/tensorboard, at MLFLOW_TRACKING_URI or else in <output>/mlflow.db, or at
+    Weights & Biases."""
     space: SearchSpace = field(default_factory=SearchSpace)
     training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)
     resume: bool = False

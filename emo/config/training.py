@@ -153,6 +153,7 @@ class SearchSpace:
 
 
 Preset = Literal["demo", "paper"]
+Logger = Literal["tensorboard", "mlflow", "wandb"]
 
 
 @dataclass(frozen=True, kw_only=True)
