@@ -174,7 +174,7 @@ def map_posts(
         made = given.map_batches(
             _Worker,
             fn_constructor_args=(kind, arguments, columns, parts),
-            batch_size=None,
+            batch_size=together,  # Ray Data refuses none where there are GPUs
             compute=ray.data.ActorPoolStrategy(size=size),
             **reserved,
         )

@@ -9,9 +9,11 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -38,6 +40,27 @@ EMPTY: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
+class Node:
+    """A node that the autoscaler added."""
+
+    raylet: psutil.Process
+
+    def at_work(self) -> list[str]:
+        """What its actors and tasks are doing, as in ``ImplicitFunc.train``."""
+        found = []
+        for process in self.raylet.children():
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                title = " ".join(process.cmdline()).strip()
+                if title.startswith("ray::") and "." in title:
+                    found.append(title.removeprefix("ray::"))
+        return found
+
+    def lose(self) -> None:
+        """Kill its raylet, as if the machine were gone; its workers end by themselves."""
+        self.raylet.kill()
+
+
+@dataclass(frozen=True)
 class FakeCloud:
     """A running head."""
 
@@ -46,14 +69,15 @@ class FakeCloud:
     """For processes that shall join it."""
     head: psutil.Process
 
-    def nodes(self) -> list[psutil.Process]:
-        """The raylets of the nodes that were added, the oldest first."""
+    def nodes(self) -> list[Node]:
+        """The nodes that there are, the oldest first."""
         found = []
         for process in self.head.children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess, psutil.AccessDenied):
-                if process.name() == "raylet" and process.environ()["RAY_OVERRIDE_NODE_ID_FOR_TESTING"] != HEAD_ID:
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                is_raylet = process.name() == "raylet" and process.status() != psutil.STATUS_ZOMBIE
+                if is_raylet and process.environ()["RAY_OVERRIDE_NODE_ID_FOR_TESTING"] != HEAD_ID:
                     found.append(process)
-        return sorted(found, key=lambda process: process.create_time())
+        return [Node(process) for process in sorted(found, key=lambda process: process.create_time())]
 
 
 def node_type(most: int, **resources: float) -> dict[str, Any]:
@@ -70,6 +94,7 @@ def fake_cloud(
 
     It listens on loopback and wants a token of its own.
     """
+    sockets = tempfile.mkdtemp(prefix="cloud-")  # whose paths may have 107 characters
     token = folder / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
@@ -85,7 +110,7 @@ def fake_cloud(
         "object-store-memory": 200_000_000,
         "include-dashboard": "false",
         "autoscaling-config": folder / "cluster.json",
-        "temp-dir": folder / "ray",
+        "temp-dir": sockets,
         "ray-client-server-port": ports[0],
         "dashboard-agent-listen-port": ports[1],
         "dashboard-agent-grpc-port": ports[2],
@@ -109,6 +134,7 @@ def fake_cloud(
         yield FakeCloud(address, environment | {"RAY_ADDRESS": address}, head)
     finally:
         end(process)
+        shutil.rmtree(sockets, ignore_errors=True)
 
 
 def cluster_file(address: str, node_types: dict[str, dict[str, Any]], idle_seconds: float) -> dict[str, Any]:
