@@ -75,7 +75,7 @@ class FakeCloud:
         for process in self.head.children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                 is_raylet = process.name() == "raylet" and process.status() != psutil.STATUS_ZOMBIE
-                if is_raylet and process.environ()["RAY_OVERRIDE_NODE_ID_FOR_TESTING"] != HEAD_ID:
+                if is_raylet and process.environ().get("RAY_OVERRIDE_NODE_ID_FOR_TESTING", HEAD_ID) != HEAD_ID:
                     found.append(process)
         return [Node(process) for process in sorted(found, key=lambda process: process.create_time())]
 
