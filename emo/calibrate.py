@@ -150,7 +150,7 @@ def _by_calibrator(
     for kind in kinds:
         calibrator = fit_calibrator(kind, *fitted_on, single_label)
         written = calibrator.apply(probs["test"], single_label)
-        figures = probability_scores(targets["test"], written, labels, single_label)
+        figures: dict[str, Any] = probability_scores(targets["test"], written, labels, single_label)
         rows.append(
             {
                 "trial_id": kept.trial_id,

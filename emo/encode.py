@@ -151,12 +151,13 @@ def map_posts(
     columns: list[str],
     num_posts: int,
     num_actors: int | None = None,
+    done: Callable[[int], None] | None = None,
 ) -> float:
     """Write a part for every unit of a prepared folder that has none yet; returns the posts of a second.
 
     ``kind(*arguments)`` is what an actor holds: called with ``columns`` of some posts it gives rows of the part.
     There is an actor on every GPU, or else on every core, as far as there are posts enough to be worth its start,
-    or there are ``num_actors``.
+    or there are ``num_actors``. ``done`` is told the posts of every part that is written.
     """
     units = plan_units(posts, num_posts)
     todo = [units[number] for number in missing_parts(parts, len(units))]
@@ -173,11 +174,13 @@ def map_posts(
         made = given.map_batches(
             _Worker,
             fn_constructor_args=(kind, arguments, columns, parts),
-            batch_size=None,
+            batch_size=together,  # Ray Data refuses none where there are GPUs
             compute=ray.data.ActorPoolStrategy(size=size),
             **reserved,
         )
         for row in made.iter_rows():
             progress.advance(row["num_rows"])
+            if done:
+                done(row["num_rows"])
     progress.stop()
     return progress.rate

@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +18,7 @@ from emo.encoders.hub import resolve
 from emo.encoders.load import load_encoder
 from emo.encoders.scratch import build_scratch
 from emo.models import Projection
+from emo.monitoring import count
 from emo.parts import gather
 from emo.posts import data_folder, posts_manifest, read_posts, with_fold
 from emo.prepare import plain_errors
@@ -76,7 +78,9 @@ def _encode_posts(posts: str, branch: Branch, folder: str, work: str, text: Text
     columns = ["post_id", *input_columns(branch.modality)]
     parts, data = storage.join(work, "parts"), storage.new_data_folder()
     num_posts = posts_manifest(posts)["num_posts"]
-    map_posts(posts, parts, f"posts encoded ({branch.modality})", Encode, (branch, text, layers), columns, num_posts)
+    what, arguments = f"posts encoded ({branch.modality})", (branch, text, layers)
+    done = partial(count, "emo_posts_embedded_total", checkpoint=branch.checkpoint, modality=branch.modality)
+    map_posts(posts, parts, what, Encode, arguments, columns, num_posts, done=done)
     gather(parts, storage.join(folder, data), compression="none", use_dictionary=False)  # noise, to a compressor
     encoder = load_encoder(branch)
     if encoder.projection is not None:

@@ -8,6 +8,7 @@ from emo.datasets import list_corpora
 from emo.encoders import Branch, EncoderSpec
 from emo.features import Features
 from emo.metrics import METRICS
+from emo.monitoring import metrics_address
 from emo.posts import num_folds
 from emo.reading import Cut
 from emo.room import num_cpus, on_gpus
@@ -75,6 +76,7 @@ def show_plan(config: SweepConfig, specs: list[EncoderSpec]) -> None:
             ("trials", f"{budget.trials} each{refined}: {total} in all"),
             ("thresholds", f"{budget.calibration_trials} Optuna trials for each of the best {config.top}, and exact"),
             ("workers", f"{num_cpus()} cores"),
+            ("metrics", metrics_address() or "none are collected"),
             ("output", str(config.output)),
         ],
     )

@@ -14,6 +14,7 @@ from emo import labels, posts, raw, storage
 from emo.config import PrepareConfig, UserError, to_dict
 from emo.console import Progress
 from emo.errors import sentence
+from emo.monitoring import count
 from emo.parts import gather, missing_parts
 from emo.raw import Chunk, Source
 from emo.room import num_cpus
@@ -121,7 +122,10 @@ def _make(
     )
     _write_rejects(rows, verdict, storage.join(folder, rejects))
     written = {"kind": "posts", "format": posts.FORMAT, "data": data, "rejects": rejects, "kept": list(kept)}
-    return written | describe(rows, verdict, task)
+    described = describe(rows, verdict, task)
+    count("emo_posts_prepared_total", described["num_posts"])
+    count("emo_posts_rejected_total", described["num_rejects"])
+    return written | described
 
 
 def _kept_types(chunks: Sequence[Chunk], keep: Sequence[str]) -> dict[str, pa.DataType]:
@@ -148,6 +152,7 @@ def _clean(task: Cleaning, parts: str) -> None:
         cleaned = dataset.map_batches(_clean_chunks, batch_size=None, batch_format="pyarrow", fn_kwargs=kwargs)  # type: ignore[arg-type]
         for row in cleaned.iter_rows():
             progress.advance(row["num_rows"])
+            count("emo_posts_read_total", row["num_rows"])
     progress.stop()
 
 

@@ -88,8 +88,8 @@ def open_run(config: SweepConfig, name: str = "sweep") -> tuple[Run, SweepConfig
 
 
 def _difference(config: SweepConfig, stored: SweepConfig) -> str | None:
-    """The first choice that is not what it was; how much is said and where the cache lies do not count."""
-    free = {"output", "resume", "verbose", "refresh", "cache"}
+    """The first choice that is not what it was; what is said, and where and how many at once, does not count."""
+    free = {"output", "resume", "verbose", "refresh", "cache", "log_to", "trials_at_once", "trials_per_gpu"}
     now, then = _by_flag(to_dict(config)), _by_flag(to_dict(stored))
     for name in now:
         if name not in free and now[name] != then[name]:

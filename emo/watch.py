@@ -1,6 +1,7 @@
 """The eye on a running sweep: how trials end, progress for the person, trials.parquet, and only the best weights."""
 
 import time
+from collections import Counter
 from typing import Any
 
 from ray import tune
@@ -9,6 +10,7 @@ from ray.tune.experiment import Trial
 from emo import storage
 from emo.config import UserError
 from emo.console import TrialProgress, warn
+from emo.monitoring import SweepMetrics
 from emo.patience import patiently
 from emo.studies import ALIKE, Studies
 from emo.trial import COMPLETE, FAILED, OUTSIDE, weights_uri
@@ -25,6 +27,8 @@ class Watcher(tune.Callback):
         self.run, self.studies, self.total, self.top = run, studies, total, top
         self.last_write = time.monotonic()
         self.broken: Exception | None = None
+        self.metrics = SweepMetrics(run, list(studies.encoders))
+        self._measure()
         self.given_up = set(studies.given_up())
         self.progress = TrialProgress(total, already_done=sum(row["status"] != "running" for row in studies.rows))
 
@@ -91,6 +95,17 @@ class Watcher(tune.Callback):
         by_encoder = {name: sum(row["encoder"] == name for row in over) for name in self.studies.encoders}
         failed = sum(row["status"] == "failed" for row in over)
         self.progress.update(len(over), max(values, default=None), by_encoder, failed)
+        self._measure()
+
+    def _measure(self) -> None:
+        counts: dict[str, Counter[str]] = {name: Counter() for name in self.studies.encoders}
+        best: dict[str, float | None] = dict.fromkeys(self.studies.encoders)
+        for row in self.studies.rows:
+            name = row["encoder"]
+            counts[name][row["status"]] += 1
+            if row["status"] == "done":
+                best[name] = max(row[METRIC], best[name] or 0.0)
+        self.metrics.update({name: dict(found) for name, found in counts.items()}, best, self.total)
 
     def write(self) -> None:
         """Write down what is known, and only then delete the weights of trials that are not among the best of it."""

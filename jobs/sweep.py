@@ -38,6 +38,11 @@ def sweep_into(config: SweepConfig) -> None:
     if run.is_finished():
         say(f"{run.folder} is finished; nothing is left to do. Its report: {run.path('report.html')}")
         return
+    loggers = []
+    if config.log_to:
+        from emo.loggers import callbacks  # it brings packages along that take seconds
+
+        loggers = callbacks(config.log_to, run.folder)
     posts = posts_of(config)
     show_posts(posts.manifest)
     check_choices(config, posts)
@@ -49,7 +54,7 @@ def sweep_into(config: SweepConfig) -> None:
     data = encoder_data(config, posts, specs, features)
     jobs = training_jobs(config, posts, specs, data)
     cached = {} if jobs else {name: each.for_training() for name, each in data.items()}
-    sweep(run.folder, config, cached, jobs, run.name)
+    sweep(run.folder, config, cached, jobs, run.name, loggers)
     conclude(run, config, posts, specs, data)
     show_results(run.folder, time.monotonic() - started)
 

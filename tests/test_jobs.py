@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from checkpoints import write_checkpoint
 from corpora import FEELINGS, write_posts
+from test_loggers import scalars
 
 from emo import storage
 from emo.choosing import chosen_encoders
@@ -66,6 +67,7 @@ def config(place):
         calibration_trials=5,
         max_epochs=2,
         top=2,
+        log_to=("tensorboard",),
     )
 
 
@@ -88,6 +90,11 @@ def test_a_sweep_leaves_everything_that_a_run_folder_has(run):
     for name in ("leaderboard.json", "leaderboard.csv", "report.html", "model/bundle.json", "model/model.safetensors"):
         assert (run / name).stat().st_size, name
     assert not [path for path in (run / "model").rglob("*") if path.suffix in (".bin", ".pt", ".pkl")]
+
+
+def test_every_trial_is_shown_in_tensorboard(run):
+    for trial in pd.read_parquet(run / "trials.parquet").itertuples():
+        assert set(scalars(run / "tensorboard" / trial.trial_id)["val_loss"]) == {1, 2}
 
 
 def test_the_leaderboard_has_every_encoder_and_the_baselines(run, config):

@@ -13,6 +13,7 @@ from emo.config.training import (
     TRAINS_ENCODERS,
     Budget,
     HeadConfig,
+    Logger,
     Mode,
     Preset,
     Probabilities,
@@ -148,6 +149,9 @@ class SweepConfig(EncodersConfig):
     """How weak trials are stopped early, each by those of its own encoder: asha (successive halving over epochs),
     median (below the median of finished trials at the same epoch) or none. auto is asha where encoders are trained,
     and none on cached features, where a trial takes seconds."""
+    log_to: tuple[Logger, ...] = ()
+    """Show every trial there too: in <output>/tensorboard, at MLFLOW_TRACKING_URI or else in <output>/mlflow.db, or at
+    Weights & Biases."""
     space: SearchSpace = field(default_factory=SearchSpace)
     training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)
     trials_per_gpu: int | None = None

@@ -161,6 +161,7 @@ class SearchSpace:
 
 
 Preset = Literal["demo", "paper"]
+Logger = Literal["tensorboard", "mlflow", "wandb"]
 
 
 Turns = Literal["fair", "halving"]

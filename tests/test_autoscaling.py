@@ -1,0 +1,110 @@
+"""Sweeps on a cluster that grows with what they ask for, loses nodes on the way, and shrinks after them."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from checkpoints import write_checkpoint
+from corpora import write_posts
+from fake_cloud import FakeCloud, Node, fake_cloud, node_type
+from kills import kill_tree
+
+from emo.tables import read_table
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parent.parent
+MAX_SECONDS = 300
+TRIAL = "ImplicitFunc"
+"""What Ray calls the actor of a trial."""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with raw posts, a checkpoint, and room for a cache."""
+    folder = tmp_path_factory.mktemp("autoscaling")
+    write_posts(folder / "raw", 60)
+    write_checkpoint("bert", folder / "bert")
+    return folder
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep that runs on a cluster."""
+
+    process: subprocess.Popen
+    run: Path
+    log: Path
+
+    def wait_until(self, happens: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + MAX_SECONDS
+        while not happens():
+            assert self.process.poll() is None, f"it ended before {what}: {self.log.read_text()[-4000:]}"
+            assert time.monotonic() < deadline, f"{what} never came: {self.log.read_text()[-4000:]}"
+            time.sleep(0.2)
+
+    def end(self) -> list[dict]:
+        """Its trials, once it has ended well."""
+        assert self.process.wait(MAX_SECONDS) == 0, self.log.read_text()[-4000:]
+        return read_table(str(self.run / "trials.parquet")).to_pylist()
+
+
+@contextlib.contextmanager
+def sweep(cloud: FakeCloud, place: Path, folder: Path, *flags: str, epochs: int = 150) -> Iterator[Sweep]:
+    """A sweep whose trials take a second or two each, as if a user had started it with RAY_ADDRESS set."""
+    command = [sys.executable, ROOT / "jobs" / "sweep.py", "--data", place / "raw" / "posts.jsonl", "--labels", "auto"]
+    command += ["--image-size", "32", "--cache", place / "cache", "--output", folder / "run", "--refine-trials", "0"]
+    command += ["--encoders", f"bert:{place / 'bert'}", "--calibration-trials", "1", "--space.batch-size", "8"]
+    command += ["--max-epochs", str(epochs), "--patience", str(epochs), *flags]
+    environment = cloud.environment | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    with (folder / "job.log").open("w") as log:
+        process = subprocess.Popen(list(map(str, command)), env=environment, stdout=log, stderr=log)
+    try:
+        yield Sweep(process, folder / "run", folder / "job.log")
+    finally:
+        kill_tree(process.pid)
+        process.wait()
+
+
+def num_training(node: Node) -> int:
+    """The trials that a node has at work."""
+    return sum(TRIAL in each for each in node.at_work())
+
+
+def is_empty_soon(cloud: FakeCloud, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while cloud.nodes() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return not cloud.nodes()
+
+
+@pytest.mark.parametrize("v2", [False, True], ids=["v1", "v2"])
+def test_a_sweep_uses_all_that_the_cluster_may_grow_to_and_then_lets_it_go(place, tmp_path, v2):
+    with fake_cloud(tmp_path, {"cpu": node_type(2, CPU=2)}, v2=v2) as cloud:
+        with sweep(cloud, place, tmp_path, "--trials", "24") as job:
+            job.wait_until(lambda: list(map(num_training, cloud.nodes())) == [2, 2], "two trials on each of two nodes")
+            trials = job.end()
+        assert [trial["status"] for trial in trials] == ["done"] * 24
+        assert is_empty_soon(cloud, 60)
+
+
+def test_a_sweep_survives_the_loss_of_a_node(place, tmp_path):
+    with fake_cloud(tmp_path, {"cpu": node_type(2, CPU=1)}) as cloud:
+        with sweep(cloud, place, tmp_path, "--trials", "12") as job:
+            job.wait_until(lambda: any(map(num_training, cloud.nodes())), "a trial")
+            next(node for node in cloud.nodes() if num_training(node)).lose()
+            trials = job.end()
+        assert [trial["status"] for trial in trials] == ["done"] * 12
+
+
+def test_a_sweep_runs_on_nodes_with_gpus_alone(place, tmp_path):
+    with fake_cloud(tmp_path, {"gpu": node_type(1, CPU=2, GPU=1)}) as cloud:
+        with sweep(cloud, place, tmp_path, "--trials", "4", epochs=2) as job:
+            trials = job.end()
+        assert [trial["status"] for trial in trials] == ["done"] * 4
+        assert is_empty_soon(cloud, 60)
