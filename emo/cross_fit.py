@@ -15,7 +15,7 @@ that of four."""
 
 def train_folds(targets: np.ndarray, seed: int) -> np.ndarray:
     """The fold of each train post, int8 (N,), stratified by label; fewer than NUM_FOLDS where there are fewer posts."""
-    return make_folds(targets == 1, np.arange(len(targets)), min(NUM_FOLDS, len(targets)), seed)
+    return make_folds(targets == 1, np.arange(len(targets)), min(NUM_FOLDS, len(targets)), seed)[:, 0]
 
 
 def held_out_probs(data: TrainingData, config: HeadConfig, folds: np.ndarray) -> np.ndarray:
