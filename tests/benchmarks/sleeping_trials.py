@@ -74,6 +74,7 @@ def main(cores: int, trainings: int, seconds: float) -> None:
             ),
             run_config=tune.RunConfig(name="tune", storage_path=run, verbose=0),
         ).fit()
+    ray.shutdown()  # which else writes warnings after the figures
     done = searcher.second_half()
     ideal = cores / TRAINING_SECONDS
     rate = 2 * len(done) / seconds
