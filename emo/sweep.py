@@ -7,26 +7,25 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from ray import tune
-from ray.tune.experiment import Trial
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from emo import storage
 from emo.config import HeadConfig, Mode, Round, SearchSpace, SweepConfig
 from emo.errors import in_words
 from emo.room import grows, of_trial, trainings_that_fit, trials_that_fit
+from emo.scheduling import StopWeak
 from emo.studies import Studies
 from emo.train import TrainingData
 from emo.train_loop import TrainingJob
 from emo.trainer import run_trainer_trial
-from emo.trial import COMPLETE, FAILED, run_trial
+from emo.trial import run_trial
 from emo.trials import METRIC
 from emo.turns import SweepOver, next_turn
 from emo.watch import Watcher
 
 WAITING = 16
-"""Trials that wait for room where the cluster grows, which it does as long as any wait; elsewhere it is one, since the
-later a trial is chosen, the more is known."""
+"""So many trials wait for room where the cluster grows, which it does as long as any wait."""
 
 
 def distributions(space: SearchSpace, mode: Mode, num_modalities: int) -> dict[str, BaseDistribution]:
@@ -71,21 +70,6 @@ class TakeTurns(Searcher):
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
         """Nothing: what Tune would restore is in the studies."""
-
-
-class StopWeak(FIFOScheduler):
-    """Tells the studies what trials reach epoch by epoch, and stops those that the pruner of their study stops."""
-
-    def __init__(self, studies: Studies, max_epochs: int) -> None:
-        super().__init__()
-        self.studies, self.max_epochs = studies, max_epochs
-
-    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        if COMPLETE in result or FAILED in result or METRIC not in result:
-            return TrialScheduler.CONTINUE
-        weak = self.studies.report(trial.config["trial"], result["epoch"], result[METRIC])
-        # to stop it after its last epoch would save nothing
-        return TrialScheduler.STOP if weak and result["epoch"] < self.max_epochs else TrialScheduler.CONTINUE
 
 
 def fixed_choices(config: SweepConfig) -> HeadConfig:
@@ -139,12 +123,14 @@ def sweep(
             tells = prunes_by != "none"
             trainable = tune.with_parameters(run_trial, data=data, fixed=fixed, run=run, tells_epochs=tells)
             each, room = of_trial(config.trials_per_gpu), trials_that_fit(config.trials_per_gpu)
+        if grows():
+            room = max(room, WAITING)
         run_experiment(
             tune.with_resources(trainable, tune.PlacementGroupFactory([each])),
             searcher,
             StopWeak(studies, budget.max_epochs),
-            at_once=config.trials_at_once or (None if grows() and not jobs else max(room, WAITING if grows() else 1)),
-            waiting=max(room, WAITING) if grows() else 1,
+            at_once=config.trials_at_once or (None if grows() and not jobs else room),
+            waiting=room,
             callbacks=[watcher, *callbacks],
             # a new actor would import torch anew, which takes longer than a trial; a trainer has processes of its own
             reuse_actors=not jobs,
@@ -163,8 +149,8 @@ def run_experiment(
     callbacks: Sequence[tune.Callback],
     reuse_actors: bool,
 ) -> tune.ResultGrid:
-    """One Tune experiment over as many trials as ``searcher`` suggests, of which so many run ``at_once``, or as many as
-    there is room for, while so many are ``waiting`` for room."""
+    """One Tune experiment over as many trials as ``searcher`` suggests, of which so many run or wait ``at_once``, or as
+    many as there is room for and so many that are ``waiting`` for it."""
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # one Parquet file says it all
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # a trial that failed has none
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(waiting)

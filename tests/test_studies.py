@@ -11,9 +11,10 @@ import pytest
 from optuna.trial import TrialState
 
 from emo.config import SearchSpace, UserError
+from emo.scheduling import StopWeak
 from emo.studies import ALIKE, GRACE_EPOCHS, Studies
 from emo.study_storage import JOURNAL
-from emo.sweep import StopWeak, distributions
+from emo.sweep import distributions
 from emo.trial import COMPLETE, FAILED
 from emo.trials import METRIC, PARAMETERS
 
