@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 
 import ray
+from ray.autoscaler.v2.utils import is_autoscaler_v2
 from ray.experimental.internal_kv import _internal_kv_get
 
 from emo.config import TRAINS_ENCODERS, SweepConfig, TrainingConfig, UserError
@@ -25,10 +26,9 @@ def has_gpus() -> bool:
 def grows() -> bool:
     """Whether the cluster adds nodes where tasks wait; how far, it does not tell.
 
-    Either autoscaler of Ray's says in the cluster's key-value store that it is there, the first by the names that the
-    types of nodes have in its configuration.
+    Ray's second autoscaler says that it is there; the first by the names that the types of nodes have in its reports.
     """
-    if _internal_kv_get(b"__autoscaler_v2_enabled") == b"1":
+    if is_autoscaler_v2(fetch_from_server=True):
         return True
     status = json.loads(_internal_kv_get(b"__autoscaling_status") or b"{}")
     types = status.get("autoscaler_report", {}).get("active_nodes", {})
