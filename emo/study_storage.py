@@ -1,8 +1,9 @@
 """Where Optuna's studies lie: a journal in the run's folder, or a database that several sweeps share."""
 
+import fcntl
 import os
 import tempfile
-from typing import Any
+from typing import IO, Any
 
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
@@ -34,8 +35,9 @@ class Journal:
         else:
             storage.make_folder(run)
             self.path = storage.absolute(self.uri)
+        self.owner = _only_one(self.path)
         _cut_torn_line(self.path)
-        storage.remove(f"{self.path}.lock")  # left by a process that was killed; only one works in a run's folder
+        storage.remove(f"{self.path}.lock")  # left by a process that was killed
         self.storage = JournalStorage(JournalFileBackend(self.path, JournalFileOpenLock(self.path)))
 
     def keep(self) -> None:
@@ -43,6 +45,17 @@ class Journal:
         if self.is_copy:
             with open(self.path, "rb") as file:
                 storage.write_bytes(self.uri, file.read())
+
+
+def _only_one(path: str) -> IO[str]:
+    """What keeps other processes of this machine from writing to the journal, until this one ends; a UserError where
+    one does already."""
+    owner = open(f"{path}.owner", "a", encoding="utf-8")  # noqa: SIM115, open as long as the process writes
+    try:
+        fcntl.lockf(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise UserError(f"{path} is being written by another process; wait for it, or end it.") from None
+    return owner
 
 
 def _cut_torn_line(path: str) -> None:

@@ -11,7 +11,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from emo import storage
-from emo.config import HeadConfig, Mode, Round, SearchSpace, SweepConfig
+from emo.config import HeadConfig, Mode, Round, SearchSpace, SweepConfig, UserError
 from emo.errors import in_words
 from emo.room import grows, of_trial, trainings_that_fit, trials_that_fit
 from emo.scheduling import StopWeak
@@ -112,6 +112,8 @@ def sweep(
             database=config.optuna_storage,
             name=name,
         )
+        if not studies.rows and storage.exists(storage.join(run, "trials.parquet")):
+            raise UserError(f"{run} has trials, but their studies are gone, so that it cannot be gone on with.")
         total = budget.total_trials(len(tried))
         watcher = Watcher(run, studies, total, config.top)
         searcher = TakeTurns(studies, budget.rounds(len(tried)), config.top)
@@ -123,13 +125,13 @@ def sweep(
             tells = prunes_by != "none"
             trainable = tune.with_parameters(run_trial, data=data, fixed=fixed, run=run, tells_epochs=tells)
             each, room = of_trial(config.trials_per_gpu), trials_that_fit(config.trials_per_gpu)
-        if grows():
+        if is_growing := grows():
             room = max(room, WAITING)
         run_experiment(
             tune.with_resources(trainable, tune.PlacementGroupFactory([each])),
             searcher,
             StopWeak(studies, budget.max_epochs),
-            at_once=config.trials_at_once or (None if grows() and not jobs else room),
+            at_once=config.trials_at_once or (None if is_growing and not jobs else room),
             waiting=room,
             callbacks=[watcher, *callbacks],
             # a new actor would import torch anew, which takes longer than a trial; a trainer has processes of its own

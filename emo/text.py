@@ -30,7 +30,7 @@ _URL = re.compile(
     re.IGNORECASE,
 )
 _RETWEET = re.compile(r"^\s*(?:RT\s*(?:[@＠]\w+\s*:?|:)\s*)+")
-_MENTION = re.compile(r"(?<!\w)[@＠](?:\w[\w.-]*@[\w-]+(?:\.\w+)+|\w+)(?::(?=\s|$))?")
+_MENTION = re.compile(r"(?<!\w)(?:[@＠](?:\w[\w.-]*@[\w-]+(?:\.\w+)+|\w+)(?::(?=\s|$))?)+")
 _HASHTAGS = re.compile(r"(?<!\w)(?:[#＃]+\w+)+")
 _HASH = re.compile(r"[#＃]+")
 _CONTROL = re.compile(

@@ -17,7 +17,6 @@ from kills import kill_tree
 
 from emo.tables import read_table
 
-pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 MAX_SECONDS = 300
 TRIAL = "ImplicitFunc"
@@ -83,6 +82,7 @@ def is_empty_soon(cloud: FakeCloud, seconds: float) -> bool:
     return not cloud.nodes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("v2", [False, True], ids=["v1", "v2"])
 def test_a_sweep_uses_all_that_the_cluster_may_grow_to_and_then_lets_it_go(place, tmp_path, v2):
     with fake_cloud(tmp_path, {"cpu": node_type(2, CPU=2)}, v2=v2) as cloud:
@@ -93,6 +93,7 @@ def test_a_sweep_uses_all_that_the_cluster_may_grow_to_and_then_lets_it_go(place
         assert is_empty_soon(cloud, 60)
 
 
+@pytest.mark.slow
 def test_a_sweep_survives_the_loss_of_a_node(place, tmp_path):
     with fake_cloud(tmp_path, {"cpu": node_type(2, CPU=1)}) as cloud:
         with sweep(cloud, place, tmp_path, "--trials", "12") as job:

@@ -153,6 +153,7 @@ def test_a_second_run_reuses_them_and_other_settings_do_not(made, posts, caption
     assert len({key, *others}) == 4
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_has_every_row_once(made, posts, captioner, tmp_path, monkeypatch):
     class Fails(Caption):
         def __call__(self, batch):

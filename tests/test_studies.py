@@ -1,6 +1,9 @@
 """Studies: what was tried is on disk at every moment, and a sweep that was killed goes on as it would have."""
 
+import gc
 import json
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -93,6 +96,16 @@ def test_a_lock_that_a_kill_left_is_no_hindrance(tmp_path):
     play(studies(tmp_path), "a", 1)
     (tmp_path / f"{JOURNAL}.lock").touch()
     play(studies(tmp_path), "a", 1)
+
+
+def test_two_processes_do_not_write_one_journal(tmp_path):
+    found = studies(tmp_path)
+    code = f"from emo.study_storage import Journal; Journal({str(tmp_path)!r})"
+    second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert second.stderr.splitlines()[-1].endswith("is being written by another process; wait for it, or end it.")
+    del found
+    gc.collect()
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_an_encoder_whose_trials_all_fail_alike_is_given_up(tmp_path):

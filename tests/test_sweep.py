@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import threading
@@ -72,6 +73,12 @@ def test_a_sweep_that_has_ended_tries_nothing_more(run):
     before = read_trials(run)
     sweep(run, SMALL, {"good": features(0), "broken": features(1)}, {})
     assert read_trials(run) == before
+
+
+def test_a_run_whose_studies_are_gone_is_not_begun_anew(run, tmp_path):
+    shutil.copy(Path(run, "trials.parquet"), tmp_path)
+    with pytest.raises(UserError, match="has trials, but their studies are gone"):
+        sweep(str(tmp_path), SMALL, {"good": features(0), "broken": features(1)}, {})
 
 
 @pytest.mark.usefixtures("ray_session")
