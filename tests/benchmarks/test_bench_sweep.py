@@ -49,7 +49,7 @@ SMALL = SweepConfig(trials=200, refine_trials=0, refine_top=0, max_epochs=20)
 NUM_TRIALS = SMALL.budget.total_trials(2)
 PAPER = SweepConfig(preset="paper")
 WIDTHS = {"clip-base": (512, 768), "clip-large": (768, 1024), "siglip": (768, 768), "blip2": (768, 768), "bert": (768,)}
-PLAIN_TRIALS = 60
+PLAIN_TRIALS = 20
 """Of the plain loop, for each encoder in turn."""
 
 
