@@ -11,7 +11,7 @@ from emo.metrics import METRICS
 from emo.monitoring import metrics_address
 from emo.posts import num_folds
 from emo.reading import Cut
-from emo.room import num_cpus, on_gpus
+from emo.room import grows, num_cpus, on_gpus
 
 
 def show_posts(manifest: dict[str, Any]) -> None:
@@ -68,14 +68,16 @@ def show_plan(config: SweepConfig, specs: list[EncoderSpec]) -> None:
     budget = config.budget
     refined = f", then {budget.refine_trials} more for the best {budget.refine_top}" if budget.refine_trials else ""
     total = budget.total_trials(len(specs))
+    each = "each" if budget.turns == "fair" else "each on average, the later ones for the better half"
+    workers = f"{num_cpus()} cores" + (", and as many as the cluster grows to" if grows() else "")
     show_facts(
         "Plan",
         [
             ("encoders", ", ".join(spec.name for spec in specs)),
             ("mode", config.mode),
-            ("trials", f"{budget.trials} each{refined}: {total} in all"),
+            ("trials", f"{budget.trials} {each}{refined}: {total} in all"),
             ("thresholds", f"{budget.calibration_trials} Optuna trials for each of the best {config.top}, and exact"),
-            ("workers", f"{num_cpus()} cores"),
+            ("workers", workers),
             ("metrics", metrics_address() or "none are collected"),
             ("output", str(config.output)),
         ],
