@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from emo import storage
 from emo.config import SearchSpace
+from emo.metrics import METRICS
 from emo.tables import read_table, write_table
 
 METRIC = "val/macro_f1"
@@ -14,8 +15,6 @@ METRIC = "val/macro_f1"
 
 PARAMETERS = tuple(field.name for field in dataclasses.fields(SearchSpace))
 """What a trial chooses; each is a field of HeadConfig."""
-
-_METRICS = ("macro_f1", "micro_f1", "weighted_f1", "subset_accuracy", "jaccard", "hamming")
 
 SCHEMA = pa.schema(
     [
@@ -33,7 +32,7 @@ SCHEMA = pa.schema(
         ("warmup_steps", pa.int64()),
         ("loss", pa.string()),
         ("fusion", pa.string()),
-        *((f"val/{name}", pa.float64()) for name in _METRICS),
+        *((f"val/{name}", pa.float64()) for name in METRICS),
         ("num_epochs", pa.int64()),
         ("best_epoch", pa.int64()),
         ("train_seconds", pa.float64()),
@@ -42,7 +41,7 @@ SCHEMA = pa.schema(
 )
 """The status is done, pruned, failed or running; what a trial has not reported is null."""
 
-REPORTED = (*(f"val/{name}" for name in _METRICS), "num_epochs", "best_epoch", "train_seconds", "history")
+REPORTED = (*(f"val/{name}" for name in METRICS), "num_epochs", "best_epoch", "train_seconds", "history")
 """What a trial reports at its end."""
 
 Row = dict[str, Any]
