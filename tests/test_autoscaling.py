@@ -103,9 +103,23 @@ def test_a_sweep_survives_the_loss_of_a_node(place, tmp_path):
         assert [trial["status"] for trial in trials] == ["done"] * 12
 
 
-def test_a_sweep_runs_on_nodes_with_gpus_alone(place, tmp_path):
+def test_a_search_runs_on_nodes_that_come_for_it(tmp_path):
+    command = [sys.executable, ROOT / "tests" / "sweep_alone.py", tmp_path / "run", "2"]
+    with fake_cloud(tmp_path, {"cpu": node_type(1, CPU=2)}) as cloud:
+        assert not cloud.nodes()
+        environment = cloud.environment | {"PYTHONPATH": str(ROOT)}
+        subprocess.run(list(map(str, command)), env=environment, check=True, timeout=MAX_SECONDS)
+        assert len(cloud.nodes()) == 1
+    trials = read_table(str(tmp_path / "run" / "trials.parquet")).to_pylist()
+    assert len(trials) == 8
+    assert {trial["status"] for trial in trials} <= {"done", "pruned"}
+
+
+@pytest.mark.slow
+def test_trials_share_the_gpu_of_a_node_that_comes_for_them(place, tmp_path):
     with fake_cloud(tmp_path, {"gpu": node_type(1, CPU=2, GPU=1)}) as cloud:
-        with sweep(cloud, place, tmp_path, "--trials", "4", epochs=2) as job:
+        with sweep(cloud, place, tmp_path, "--trials", "6", "--trials-per-gpu", "2") as job:
+            job.wait_until(lambda: sum(map(num_training, cloud.nodes())) == 2, "two trials on one GPU")
             trials = job.end()
-        assert [trial["status"] for trial in trials] == ["done"] * 4
+        assert [trial["status"] for trial in trials] == ["done"] * 6
         assert is_empty_soon(cloud, 60)

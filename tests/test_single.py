@@ -205,6 +205,7 @@ def assert_one_label_each(config: TrainConfig | SweepConfig, run: Path) -> None:
     assert "Precision and recall of the best model" in (run / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_softmax_gives_one_label_on_cached_features(ones):
     train.main(ones)
     assert_one_label_each(ones, Path(ones.output))
