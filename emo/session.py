@@ -80,6 +80,8 @@ def start_ray(*, verbose: bool = False, dashboard: bool = False) -> None:
 
 def watch_ray(gcs_address: str, raylet_socket: str) -> None:
     """Say so when Ray's head or this node's Ray is gone, upon which Ray ends the process without a word to be seen."""
+    import ray
+
     from emo.console import warn
 
     host, _, port = gcs_address.rpartition(":")
@@ -90,6 +92,8 @@ def watch_ray(gcs_address: str, raylet_socket: str) -> None:
     silent = dict.fromkeys(places, 0)
     while max(silent.values()) < MAX_SILENT:
         time.sleep(WATCH_SECONDS)
+        if not ray.is_initialized():
+            return
         for place in places:
             silent[place] = 0 if _answers(*place[1:]) else silent[place] + 1
     gone = max(places, key=lambda place: silent[place])[0]
