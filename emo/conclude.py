@@ -19,7 +19,7 @@ from emo.plan import show_leaderboard
 from emo.report import write_report
 from emo.run import FINISHED, Run
 from emo.scores import bundle_of, kept_trials
-from emo.trials import read_trials
+from emo.trials import Row, read_trials
 
 
 def conclude(
@@ -31,9 +31,9 @@ def conclude(
     job: str = "sweep",
 ) -> None:
     """Turn a finished search into everything that a person takes away from it; ``job`` is who looks at test."""
-    specs = fruitful(run, specs)
-    labels = tuple(posts.manifest["labels"])
     trials = read_trials(run.folder)
+    specs = fruitful(run, trials, specs)
+    labels = tuple(posts.manifest["labels"])
     record_look(run.folder, job, sum(len(kept_trials(run.folder, trials, spec.name, config.top)) for spec in specs))
     say(f"thresholds: calibrating the best {config.top} models of each encoder")
     calibrated = calibrate(run.folder, config, posts, specs, data)
@@ -50,16 +50,17 @@ def conclude(
         single_label="softmax" in config.space.loss,
     )
     best = best_model(rows, calibrated)
-    write_model(run, config, best, next(s for s in specs if s.name == best["encoder"]), data[best["encoder"]], posts)
+    trial = next(row for row in trials if row["trial_id"] == best["trial_id"])
+    spec = next(spec for spec in specs if spec.name == best["encoder"])
+    write_model(run, config, best, trial, spec, data[spec.name], posts)
     write_examples(run.folder, posts.folder, best, labels)
     show_leaderboard(write_leaderboard(run.folder, rows, best, labels))
     write_report(run.folder)
     run.log(FINISHED)
 
 
-def fruitful(run: Run, specs: list[EncoderSpec]) -> list[EncoderSpec]:
+def fruitful(run: Run, trials: list[Row], specs: list[EncoderSpec]) -> list[EncoderSpec]:
     """The encoders of which there is a model; a UserError with the reason where there is none."""
-    trials = read_trials(run.folder)
     done = [spec for spec in specs if kept_trials(run.folder, trials, spec.name, 1)]
     for spec in specs:
         if spec not in done:
@@ -72,10 +73,15 @@ def fruitful(run: Run, specs: list[EncoderSpec]) -> list[EncoderSpec]:
 
 
 def write_model(
-    run: Run, config: SweepConfig, best: dict[str, Any], spec: EncoderSpec, data: EncodedPosts, posts: Posts
+    run: Run,
+    config: SweepConfig,
+    best: dict[str, Any],
+    trial: Row,
+    spec: EncoderSpec,
+    data: EncodedPosts,
+    posts: Posts,
 ) -> None:
-    """The best model as a bundle under ``model/``."""
-    trial = next(row for row in read_trials(run.folder) if row["trial_id"] == best["trial_id"])
+    """The best model, which a trial has made, as a bundle under ``model/``."""
     about = {name: best[name] for name in ("encoder", "trial_id", "rule", "val/macro_f1", "test/macro_f1")}
     bundle = bundle_of(run.folder, config, trial, spec, data, posts)
     calibrator = read_calibrator(run.folder, trial["trial_id"], config.probabilities)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import ray
 import ray.data
 import torch
 
@@ -22,7 +23,6 @@ from emo.encoders.load import load_encoder
 from emo.parts import missing_parts, writing_part
 from emo.posts import data_folder
 from emo.reading import TextVariant, encoder_inputs
-from emo.room import resources
 from emo.tables import parquet_files
 
 ROWS_PER_PART = 256
@@ -165,7 +165,7 @@ def map_posts(
     num_todo = sum(unit.num_rows for unit in todo)
     progress = Progress(what, num_posts, num_posts - num_todo)
     if todo:
-        has = resources()
+        has = ray.cluster_resources()
         gpus, cpus = int(has.get("GPU", 0)), int(has.get("CPU", 1))
         size = min(num_actors or gpus or max(1, cpus), len(todo) if num_actors else -(-num_todo // ROWS_PER_ACTOR))
         together = 4 if len(todo) >= 16 * size else 1

@@ -13,7 +13,7 @@ import ray.data
 from emo import labels, posts, raw, storage
 from emo.config import PrepareConfig, UserError, to_dict
 from emo.console import Progress
-from emo.errors import sentence
+from emo.errors import in_words
 from emo.monitoring import count
 from emo.parts import gather, missing_parts
 from emo.raw import Chunk, Source
@@ -190,11 +190,7 @@ def plain_errors(action: str) -> Iterator[None]:
     context = ray.data.DataContext.get_current().copy()
     context.raise_original_map_exception = True  # a wrapped one has lost its cause when it arrives
     try:
-        with ray.data.DataContext.current(context):
+        with ray.data.DataContext.current(context), in_words(action):
             yield
-    except Exception as error:
-        if said := sentence(error, action):
-            raise UserError(said) from None
-        raise
     finally:
         logger.setLevel(level)

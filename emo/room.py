@@ -10,17 +10,13 @@ from ray.experimental.internal_kv import _internal_kv_get
 from emo.config import TRAINS_ENCODERS, SweepConfig, TrainingConfig, UserError
 
 
-def resources() -> dict[str, float]:
-    return ray.cluster_resources()
-
-
 def num_cpus() -> int:
     """The cores of the cluster as it is."""
-    return max(1, int(resources().get("CPU", 1)))
+    return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
 def has_gpus() -> bool:
-    return resources().get("GPU", 0) >= 1
+    return ray.cluster_resources().get("GPU", 0) >= 1
 
 
 def grows() -> bool:
@@ -51,12 +47,12 @@ def on_gpus(training: TrainingConfig) -> bool:
 
 def trials_that_fit(trials_per_gpu: int | None) -> int:
     """How many trials on cached features run at once."""
-    return _num_that_fit(of_trial(trials_per_gpu), resources())
+    return _num_that_fit(of_trial(trials_per_gpu), ray.cluster_resources())
 
 
 def trainings_that_fit(training: TrainingConfig) -> int:
     """How many trainings of encoders run at once, each with its fewest workers."""
-    has = resources()
+    has = ray.cluster_resources()
     if on_gpus(training):  # what reads posts for GPUs takes a core of its own
         has["CPU"] = has.get("CPU", 0) - 1
     workers = training.num_workers[0]
@@ -71,7 +67,8 @@ def require_room(config: SweepConfig) -> None:
     """A UserError where the cluster can never hold a trial, which would otherwise be waited for without end."""
     if grows():
         return
-    has = f"the cluster has {resources().get('CPU', 0):g} cores and {resources().get('GPU', 0):g} GPUs"
+    cluster = ray.cluster_resources()
+    has = f"the cluster has {cluster.get('CPU', 0):g} cores and {cluster.get('GPU', 0):g} GPUs"
     if config.mode in TRAINS_ENCODERS:
         training = config.training
         each = f"{training.cpus_per_worker} core{'s' if training.cpus_per_worker > 1 else ''}"

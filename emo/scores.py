@@ -1,7 +1,6 @@
 """The kept trials of a sweep as models, and what they make of every labelled post."""
 
 import dataclasses
-import itertools
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from emo.sweep import fixed_choices
 from emo.tables import read_folder, write_table
 from emo.thresholds import fixed
 from emo.train import predict_probs
-from emo.trial import chosen, weights_uri
+from emo.trial import chosen, weights_uri, with_weights
 from emo.trials import ranked
 
 
@@ -31,8 +30,8 @@ def head_config(trial: dict[str, Any], config: SweepConfig) -> HeadConfig:
 
 def kept_trials(run: str, trials: list[dict[str, Any]], encoder: str, top: int) -> list[dict[str, Any]]:
     """An encoder's best finished trials whose weights the run has, the best on val first."""
-    kept = (row for row in ranked(trials, encoder) if storage.exists(weights_uri(run, row["trial_id"])))
-    return list(itertools.islice(kept, top))
+    kept = with_weights(run)
+    return [row for row in ranked(trials, encoder) if row["trial_id"] in kept][:top]
 
 
 def bundle_of(

@@ -17,7 +17,7 @@ from emo.train import TrainingData, fit
 from emo.train_loop import TrainingJob
 from emo.trainer import fit_and_keep
 from emo.trial import trial_metrics, weights_uri
-from emo.trials import PARAMETERS, SCHEMA, write_trials
+from emo.trials import PARAMETERS, REPORTED, trial_row, write_trials
 
 TRIAL = "only"
 
@@ -33,9 +33,10 @@ def train(run: Run, encoder: str, head: HeadConfig, data: TrainingData, job: Tra
         metrics = _on_workers(run, job) if job else _here(run, head, data)
     except FloatingPointError as error:
         raise UserError(f"{error} Choose a lower --lr or --encoder-lr.") from error
-    row = dict.fromkeys(SCHEMA.names) | {name: metrics[name] for name in SCHEMA.names if name in metrics}
-    row |= {name: getattr(head, name) for name in PARAMETERS}
-    write_trials(run.folder, [row | {"trial_id": TRIAL, "encoder": encoder, "phase": "search", "status": "done"}])
+    reported = {name: metrics[name] for name in REPORTED if name in metrics}
+    choices = {name: getattr(head, name) for name in PARAMETERS}
+    row = trial_row(trial_id=TRIAL, encoder=encoder, phase="search", status="done", **choices, **reported)
+    write_trials(run.folder, [row])
 
 
 def _here(run: Run, head: HeadConfig, data: TrainingData) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from emo.config import Pruning
 from emo.study_storage import Journal, open_database
-from emo.trials import METRIC, REPORTED, SCHEMA, Row
+from emo.trials import METRIC, REPORTED, Row, trial_row
 from emo.turns import Values
 
 ALIKE = 3
@@ -133,7 +133,7 @@ class Studies:
         trial_id = f"{found.number}-{trial.number}"
         self.given[trial_id] = trial
         known = {"trial_id": trial_id, "encoder": encoder, "phase": phase, "status": "running"}
-        found.rows[number] = dict.fromkeys(SCHEMA.names) | trial.params | known
+        found.rows[number] = trial_row(**trial.params, **known)
         return {"trial": trial_id, "encoder": encoder, "phase": phase, **trial.params}
 
     def give_back(self, trial_id: str) -> bool:
@@ -177,12 +177,14 @@ class Studies:
 
 def _row(encoder: str, number: int, trial: FrozenTrial) -> Row:
     known = trial.user_attrs
-    return (
-        dict.fromkeys(SCHEMA.names)
-        | known.get("result", {})
-        | trial.params
-        | {"trial_id": f"{number}-{trial.number}", "encoder": encoder, "phase": known.get("phase")}
-        | {"status": _STATUS[trial.state], "error": known.get("error")}
+    return trial_row(
+        **known.get("result", {}),
+        **trial.params,
+        trial_id=f"{number}-{trial.number}",
+        encoder=encoder,
+        phase=known.get("phase"),
+        status=_STATUS[trial.state],
+        error=known.get("error"),
     )
 
 

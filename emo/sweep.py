@@ -22,7 +22,7 @@ from emo.trainer import run_trainer_trial
 from emo.trial import run_trial
 from emo.trials import METRIC
 from emo.turns import SweepOver, next_turn
-from emo.watch import Watcher
+from emo.watch import STOPPED, Watcher
 
 WAITING = 16
 """So many trials wait for room where the cluster grows, which it does as long as any wait."""
@@ -102,7 +102,7 @@ def sweep(
     tried: dict[str, Any] = {**data, **jobs}
     budget, fixed = config.budget, fixed_choices(config)
     prunes_by = config.pruning if config.pruning != "auto" else "asha" if jobs else "none"
-    with in_words("The sweep was stopped, and can be gone on with by --resume"):
+    with in_words(STOPPED):
         studies = Studies(
             run,
             {encoder: distributions(config.space, config.mode, each.num_modalities) for encoder, each in tried.items()},
@@ -137,7 +137,6 @@ def sweep(
             # a new actor would import torch anew, which takes longer than a trial; a trainer has processes of its own
             reuse_actors=not jobs,
         )
-        watcher.write()
     storage.remove(storage.join(run, "training"))  # the checkpoints of trainings that were stopped early
 
 

@@ -19,6 +19,8 @@ from emo.thresholds import decide_by_train
 from emo.train import Fit, TrainingData, fit, predict_probs
 from emo.trials import METRIC, PARAMETERS
 
+WEIGHTS, SUFFIX = "weights", ".safetensors"
+
 COMPLETE = "complete"
 """What a trial reports last, after it has kept its weights: one without it was stopped early."""
 
@@ -77,4 +79,9 @@ def trial_metrics(result: Fit, data: TrainingData) -> dict[str, Any]:
 
 
 def weights_uri(run: str, trial_id: str) -> str:
-    return storage.join(run, "weights", f"{trial_id}.safetensors")
+    return storage.join(run, WEIGHTS, trial_id + SUFFIX)
+
+
+def with_weights(run: str) -> set[str]:
+    """The ids of the trials whose weights a run has."""
+    return {name.removesuffix(SUFFIX) for name in storage.list_files(storage.join(run, WEIGHTS))}

@@ -47,6 +47,11 @@ REPORTED = (*(f"val/{name}" for name in METRICS), "num_epochs", "best_epoch", "t
 Row = dict[str, Any]
 
 
+def trial_row(**known: Any) -> Row:
+    """A row of what is known of a trial; all else is null."""
+    return dict.fromkeys(SCHEMA.names) | known
+
+
 def ranked(rows: list[Row], encoder: str) -> list[Row]:
     """An encoder's finished trials, the best on val first; the trial id breaks ties, alike on every machine."""
     done = [row for row in rows if row["encoder"] == encoder and row["status"] == "done"]

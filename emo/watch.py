@@ -13,8 +13,10 @@ from emo.console import TrialProgress, warn
 from emo.monitoring import SweepMetrics
 from emo.patience import patiently
 from emo.studies import ALIKE, Studies
-from emo.trial import COMPLETE, FAILED, OUTSIDE, weights_uri
+from emo.trial import COMPLETE, FAILED, OUTSIDE, weights_uri, with_weights
 from emo.trials import METRIC, ranked, write_trials
+
+STOPPED = "The sweep was stopped, and can be gone on with by --resume"
 
 WRITE_SECONDS = 10.0
 """A running sweep's trials.parquet is rewritten at most this often."""
@@ -55,7 +57,7 @@ class Watcher(tune.Callback):
 
     def _completed(self, trial: Trial, result: dict[str, Any]) -> None:
         if result.get(OUTSIDE):
-            raise UserError(f"The sweep was stopped, and can be gone on with by --resume: {result[FAILED]}.")
+            raise UserError(f"{STOPPED}: {result[FAILED]}.")
         if FAILED in result:
             self._ended(trial, "failed", result[FAILED])
         elif result.get(COMPLETE):
@@ -90,14 +92,14 @@ class Watcher(tune.Callback):
             patiently(self.run, self.write)
 
     def _show(self) -> None:
-        over = [row for row in self.studies.rows if row["status"] != "running"]
-        values = [row[METRIC] for row in over if row["status"] == "done"]
-        by_encoder = {name: sum(row["encoder"] == name for row in over) for name in self.studies.encoders}
-        failed = sum(row["status"] == "failed" for row in over)
-        self.progress.update(len(over), max(values, default=None), by_encoder, failed)
-        self._measure()
+        counts, best = self._measure()
+        over = {name: found.total() - found["running"] for name, found in counts.items()}
+        reached = max((value for value in best.values() if value is not None), default=None)
+        failed = sum(found["failed"] for found in counts.values())
+        self.progress.update(sum(over.values()), reached, over, failed)
 
-    def _measure(self) -> None:
+    def _measure(self) -> tuple[dict[str, Counter[str]], dict[str, float | None]]:
+        """How many trials of each encoder have each status, and its best value; Ray's metrics have it then, too."""
         counts: dict[str, Counter[str]] = {name: Counter() for name in self.studies.encoders}
         best: dict[str, float | None] = dict.fromkeys(self.studies.encoders)
         for row in self.studies.rows:
@@ -105,7 +107,8 @@ class Watcher(tune.Callback):
             counts[name][row["status"]] += 1
             if row["status"] == "done":
                 best[name] = max(row[METRIC], best[name] or 0.0)
-        self.metrics.update({name: dict(found) for name, found in counts.items()}, best, self.total)
+        self.metrics.update(dict(counts), best, self.total)
+        return counts, best
 
     def write(self) -> None:
         """Write down what is known, and only then delete the weights of trials that are not among the best of it."""
@@ -113,8 +116,8 @@ class Watcher(tune.Callback):
         rows = self.studies.rows
         self.studies.keep()
         write_trials(self.run, rows)
-        files = storage.list_files(storage.join(self.run, "weights"))
+        kept = with_weights(self.run)
         for name in self.studies.encoders:
             for row in ranked(rows, name)[self.top :]:
-                if f"{row['trial_id']}.safetensors" in files:
+                if row["trial_id"] in kept:
                     storage.remove(weights_uri(self.run, row["trial_id"]))

@@ -13,7 +13,6 @@
 
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -24,7 +23,6 @@ import optuna
 import psutil
 import pytest
 import ray.train.torch
-import torch
 from checkpoints import picture
 from clip import TINY, write_clip
 from measure import seconds, show
@@ -202,14 +200,6 @@ def test_against_trainers(rounds: list[Round]) -> None:
 def test_against_encoding_in_every_trial(rounds: list[Round]) -> None:
     ours, plain = median(each.wall / NUM_TRIALS for each in rounds), median(each.plain for each in rounds)
     show("a trial, encoding anew in plain Optuna", ours, plain, "s", inverse=True)
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.usefixtures("ray_session", "one_thread")
