@@ -12,8 +12,13 @@ prepare_environment()
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from emo.session import start_ray
+
+# The same examples at every run, so that what passed passes again; --hypothesis-profile=default draws new ones.
+settings.register_profile("same", derandomize=True)
+settings.load_profile("same")
 
 
 @pytest.fixture(scope="session")

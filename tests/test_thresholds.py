@@ -186,9 +186,9 @@ def test_the_pooled_threshold_has_the_best_micro_f1(case):
 @settings(deadline=None)
 @given(hnp.arrays(float, 5, elements=st.floats(0, 1)), st.floats(0, 1), st.integers(0, 10**6))
 def test_thresholds_are_drawn_from_the_common_one_to_their_own_as_positives_grow(own, common, number):
-    np.testing.assert_allclose(shrunk(own, common, np.zeros(5)), common)
+    np.testing.assert_allclose(shrunk(own, common, np.zeros(5)), common, atol=1e-9)
     np.testing.assert_allclose(shrunk(own, common, np.full(5, 1e12)), own, atol=1e-9)
-    np.testing.assert_allclose(shrunk(own, common, np.full(5, SHRINKAGE)), (own + common) / 2)
+    np.testing.assert_allclose(shrunk(own, common, np.full(5, SHRINKAGE)), (own + common) / 2, atol=1e-9)
     distance = np.abs(shrunk(own, common, np.arange(number, number + 5)) - own)
     assert (distance <= np.abs(common - own) + 1e-12).all()
 
