@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install sweep test test-slow bench lint format clean
+.PHONY: install sweep test test-slow bench cluster-files lint format clean
 
 install: .venv/.installed
 
@@ -23,6 +23,9 @@ test-slow: install
 
 bench: install
 	$(BIN)/python -m pytest -m bench -s tests/benchmarks
+
+cluster-files: install
+	$(BIN)/python cluster/configure.py
 
 lint: install
 	$(BIN)/ruff check .
