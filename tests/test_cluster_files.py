@@ -1,7 +1,6 @@
 """The files of cluster/: in step with the settings, as their readers want them, and closed to strangers."""
 
 import copy
-import importlib.util
 import re
 import tomllib
 from pathlib import Path
@@ -9,18 +8,14 @@ from pathlib import Path
 import pytest
 import tyro
 import yaml
+from cluster_files import KUBERAY, ROOT, built, check_built_in, configure, crd_errors, pod_specs
 from jsonschema import ValidationError
-from manifests import KUBERAY, ROOT, built, check_built_in, crd_errors, pod_specs
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from emo.config import SweepConfig
-
-_spec = importlib.util.spec_from_file_location("configure", ROOT / "cluster" / "configure.py")
-configure = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(configure)
 
 SETTINGS = configure.settings()
 CLUSTERS = {cloud: yaml.safe_load((ROOT / "cluster" / f"{cloud}.yaml").read_text()) for cloud in ("aws", "gcp")}
