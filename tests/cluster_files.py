@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -62,6 +63,21 @@ def _strict(schema: Any) -> Any:
     if isinstance(schema.get("properties"), dict) and not schema.get("x-kubernetes-preserve-unknown-fields"):
         schema.setdefault("additionalProperties", False)
     return schema
+
+
+def google_errors(machine: Manifest) -> list[str]:
+    """Where a node's configuration is not an instance as Google's Compute API describes it in its Python client."""
+    client = pytest.importorskip("googleapiclient", reason="google-api-python-client is not installed")
+    documents = Path(client.__file__).parent / "discovery_cache" / "documents"
+    api = json.loads((documents / "compute.v1.json").read_text().replace('"$ref": "', '"$ref": "#/$defs/'))
+    for schema in api["schemas"].values():
+        if "properties" in schema:
+            schema["additionalProperties"] = False
+            for each in schema["properties"].values():
+                if each.get("format") == "int64":
+                    each["type"] = ["string", "integer"]
+    schema = {"$defs": api["schemas"], "$ref": "#/$defs/Instance"}
+    return [f"{error.json_path}: {error.message}" for error in Draft202012Validator(schema).iter_errors(machine)]
 
 
 def check_built_in(manifest: Manifest) -> None:

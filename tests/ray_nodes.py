@@ -52,7 +52,6 @@ def started_head(folder: Path, environment: Mapping[str, str], flags: Callable[[
     address = f"127.0.0.1:{port}"
     joining = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     joining |= QUIET | LOCAL | {"RAY_AUTH_TOKEN_PATH": str(token), "RAY_ADDRESS": address}
-    joining["RAY_raylet_start_wait_time_s"] = str(START_SECONDS)
     own = {"AUTOSCALER_METRIC_PORT": str(autoscaler), "DASHBOARD_METRIC_PORT": str(dashboard)}
     command = [RAY, "start", "--head", "--block", f"--port={port}", f"--ray-client-server-port={client}"]
     command += ["--num-cpus=0", "--num-gpus=0", "--include-dashboard=false", f"--temp-dir={sockets}"]

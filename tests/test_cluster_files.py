@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import tyro
 import yaml
-from cluster_files import KUBERAY, ROOT, built, check_built_in, configure, crd_errors, pod_specs
+from cluster_files import KUBERAY, ROOT, built, check_built_in, configure, crd_errors, google_errors, pod_specs
 from jsonschema import ValidationError
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -83,6 +83,14 @@ def test_ray_takes_a_cluster_file_and_no_misspelt_one(cloud):
     misspelt["available_node_types"]["cpu"]["max_worker"] = 1
     with pytest.raises(ValidationError, match="max_worker"):
         validate_config(prepare_config(misspelt))
+
+
+def test_nodes_are_as_google_describes_instances():
+    for each in CLUSTERS["gcp"]["available_node_types"].values():
+        assert google_errors(each["node_config"]) == []
+    machine = CLUSTERS["gcp"]["available_node_types"]["gpu-small-spot"]["node_config"]
+    misspelt = machine | {"scheduling": {"provisioningModel": "SPOTS"}, "machineTypes": "g2-standard-4"}
+    assert len(google_errors(misspelt)) == 2
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
