@@ -24,7 +24,7 @@ from kills import kill_tree
 from emo.session import LOCAL, QUIET
 
 RAY = Path(sys.executable).with_name("ray")
-START_SECONDS = 120
+ATTEMPTS = 4
 OBJECT_STORE = 100_000_000
 """Bytes that each node holds of objects."""
 
@@ -44,56 +44,57 @@ class Head:
 @contextlib.contextmanager
 def started_head(folder: Path, environment: Mapping[str, str], flags: Callable[[str], list[str]]) -> Iterator[Head]:
     """A head with an environment, and the flags that a function makes of its address, beside those that it needs."""
-    sockets = tempfile.mkdtemp(prefix="cloud-")  # whose paths may have 107 characters
     token = folder / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
-    port, client, autoscaler, dashboard = free_ports(4)
+    port, client, listen, grpc, metrics, autoscaler, dashboard = free_ports(7)
     address = f"127.0.0.1:{port}"
     joining = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     joining |= QUIET | LOCAL | {"RAY_AUTH_TOKEN_PATH": str(token), "RAY_ADDRESS": address}
     own = {"AUTOSCALER_METRIC_PORT": str(autoscaler), "DASHBOARD_METRIC_PORT": str(dashboard)}
     command = [RAY, "start", "--head", "--block", f"--port={port}", f"--ray-client-server-port={client}"]
-    command += ["--num-cpus=0", "--num-gpus=0", "--include-dashboard=false", f"--temp-dir={sockets}"]
-    log = folder / "head.log"
-    process = _started(command + flags(address) + _of_every_node(2 * OBJECT_STORE), joining | own | environment, log)
-    try:
-        wait_until_started(process, log)
-        yield Head(address, joining, process, folder)
-    finally:
-        end(process)
-        shutil.copytree(f"{sockets}/session_latest/logs", folder / "logs", ignore_dangling_symlinks=True)
-        shutil.rmtree(sockets, ignore_errors=True)
+    command += ["--num-cpus=0", "--num-gpus=0", "--include-dashboard=false"]
+    command += [f"--dashboard-agent-listen-port={listen}", f"--dashboard-agent-grpc-port={grpc}"]
+    command += [f"--metrics-export-port={metrics}", f"--object-store-memory={2 * OBJECT_STORE}", *flags(address)]
+    # Paths of sockets may have 107 characters.
+    with tempfile.TemporaryDirectory(prefix="cloud-", ignore_cleanup_errors=True) as sockets:
+        process = _started([*command, f"--temp-dir={sockets}"], joining | own | environment, folder / "head.log")
+        try:
+            yield Head(address, joining, process, folder)
+        finally:
+            end(process)
+            shutil.copytree(f"{sockets}/session_latest/logs", folder / "logs", ignore_dangling_symlinks=True)
 
 
 def joined_node(
     head: Head, name: str, node_type: str, resources: Mapping[str, float], labels: Mapping[str, str]
 ) -> subprocess.Popen:
-    """A node, started as Ray's own launchers start theirs; two at once would fight for one socket."""
+    """A node that Ray's autoscaler takes for an instance of its own; two started at once would fight for one socket."""
     environment = head.environment | {
         "RAY_CLOUD_INSTANCE_ID": name,
         "RAY_NODE_TYPE_NAME": node_type,
         "RAY_OVERRIDE_RESOURCES": json.dumps(dict(resources)),
         "RAY_OVERRIDE_LABELS": json.dumps(dict(labels)),
     }
-    log = head.folder / f"{name}.log"
-    process = _started([RAY, "start", "--block", f"--address={head.address}", *_of_every_node()], environment, log)
-    wait_until_started(process, log)
-    return process
-
-
-def _of_every_node(object_store: int = OBJECT_STORE) -> list[str]:
-    listen, grpc, metrics = free_ports(3)
-    ports = [f"--dashboard-agent-listen-port={listen}", f"--dashboard-agent-grpc-port={grpc}"]
-    return [*ports, f"--metrics-export-port={metrics}", f"--object-store-memory={object_store}"]
+    command = [sys.executable, Path(__file__).with_name("join_cluster.py"), head.address, OBJECT_STORE]
+    return _started(command, environment, head.folder / f"{name}.log")
 
 
 def _started(command: list[Any], environment: Mapping[str, str], log: Path) -> subprocess.Popen:
+    """A process in which Ray runs; tried again, since Ray gives up after 30 s, and a busy machine may take longer."""
     environment = {name: value for name, value in environment.items() if name != "RAY_ADDRESS"}
-    with log.open("w") as file:
-        return subprocess.Popen(
-            list(map(str, command)), env=environment, stdout=file, stderr=file, start_new_session=True
-        )
+    for _ in range(ATTEMPTS):
+        with log.open("w") as file:
+            process = subprocess.Popen(
+                list(map(str, command)), env=environment, stdout=file, stderr=file, start_new_session=True
+            )
+        while process.poll() is None:
+            if "Ray runtime started" in log.read_text():
+                return process
+            time.sleep(0.1)
+        if "timed out during startup" not in log.read_text():
+            break
+    raise RuntimeError(f"Ray did not start: {log.read_text()[-4000:]}")
 
 
 def free_ports(number: int) -> list[int]:
@@ -103,14 +104,6 @@ def free_ports(number: int) -> list[int]:
         for each in sockets:
             each.bind(("127.0.0.1", 0))
         return [each.getsockname()[1] for each in sockets]
-
-
-def wait_until_started(process: subprocess.Popen, log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while "Ray runtime started" not in log.read_text():
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"Ray did not start: {log.read_text()[-4000:]}")
-        time.sleep(0.1)
 
 
 def end(process: subprocess.Popen, seconds: float = 30) -> None:
