@@ -29,7 +29,7 @@ HEAD_POD, HEAD_GROUP = "head", "headgroup"
 class Pod:
     group: str
     node: subprocess.Popen | None
-    """None where no node of Kubernetes has room for it."""
+    """None as long as it is pending."""
 
 
 @dataclass
@@ -60,7 +60,8 @@ class FakeKubernetes:
         return None
 
     def patch(self, operations: list[dict[str, Any]]) -> None:
-        self.cluster = jsonpatch.apply_patch(self.cluster, operations)
+        """Change the RayCluster; Kubernetes lets a field be replaced that is not there."""
+        self.cluster = jsonpatch.apply_patch(self.cluster, [each | {"op": "add"} for each in operations])
         self.history.append(copy.deepcopy(self.cluster))
 
     def _manifest(self, name: str, pod: Pod) -> Manifest:
@@ -88,11 +89,11 @@ class FakeKubernetes:
             own = [pod for pod in self.pods.values() if pod.group == name]
             if len(own) < group["replicas"]:
                 self.asked += 1
-                pod = f"{name}-{self.asked}"
+                pod, has = f"{name}-{self.asked}", types[name]
                 finds_node = sum(each.node is not None for each in own) < self.room.get(name, len(own) + 1)
-                has = types[name]
-                node = joined_node(head, pod, name, has["resources"], has["labels"]) if finds_node else None
-                self.pods[pod] = Pod(name, node)
+                self.pods[pod] = Pod(name, None)
+                if finds_node:
+                    self.pods[pod].node = joined_node(head, pod, name, has["resources"], has["labels"])
 
     def end(self) -> None:
         for pod in self.pods.values():

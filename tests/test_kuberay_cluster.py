@@ -9,9 +9,9 @@ import time
 import pytest
 from cluster_files import CRDS, ROOT, built, crd_errors
 from fake_kubernetes import HEAD_GROUP, HEAD_POD, FakeKubernetes, operated, served
-from ray_nodes import RAY, end, started_head
+from ray_nodes import RAY, end, free_ports, started_head
 
-MAX_SECONDS = 300
+MAX_SECONDS = 200
 IDLE_SECONDS = 3
 PENDING_SECONDS = 5
 pytestmark = pytest.mark.slow
@@ -21,7 +21,12 @@ def test_gpu_pods_are_spot_first_then_on_demand_and_go_when_they_are_idle(tmp_pa
     cluster = built("overlays/small")["RayCluster"]
     options = cluster["spec"]["autoscalerOptions"]
     options["idleTimeoutSeconds"] = IDLE_SECONDS
-    patience = {each["name"]: str(PENDING_SECONDS) for each in options["env"]}
+    own = {each["name"]: str(PENDING_SECONDS) for each in options["env"]} | {
+        "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+        "AUTOSCALER_METRIC_PORT": str(*free_ports(1)),
+        "RAY_enable_autoscaler_v2": "1",
+        "PATH": f"{RAY.parent}{os.pathsep}{os.environ['PATH']}",  # on which it looks for `ray`
+    }
     kubernetes = FakeKubernetes(cluster, room={"gpu-small-spot": 1})
     of_head = {"RAY_enable_autoscaler_v2": "1", "RAY_CLOUD_INSTANCE_ID": HEAD_POD, "RAY_NODE_TYPE_NAME": HEAD_GROUP}
     autoscaler = [RAY, "kuberay-autoscaler", "--cluster-name=emo", "--cluster-namespace=emo"]
@@ -32,11 +37,8 @@ def test_gpu_pods_are_spot_first_then_on_demand_and_go_when_they_are_idle(tmp_pa
         operated(kubernetes, head),
         (tmp_path / "autoscaler.log").open("w") as log,
     ):
-        environment = (
-            head.environment | api | patience | {"RAY_enable_autoscaler_v2": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
-        )
         scaling = subprocess.Popen(
-            [*autoscaler, f"--gcs-address={head.address}"], env=environment, stdout=log, stderr=log
+            [*autoscaler, f"--gcs-address={head.address}"], env=head.environment | api | own, stdout=log, stderr=log
         )
         try:
             environment = head.environment | {"PYTHONPATH": str(ROOT)}
