@@ -32,46 +32,57 @@ class Launched:
     """What `ray up` left behind."""
 
     ec2: FakeEC2
-    head: str
+    home: Path
+    """Of the user, with the cluster's file."""
+    head: str = ""
     """The id of the head's instance."""
-    calls: list[list[str]]
-    """Every ssh and rsync."""
-    sent: Path
-    """The files that went to the head."""
+
+    def ray(self, command: str) -> None:
+        """Run Ray's launcher, as a user who shares statistics with Ray's makers elsewhere."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
+            "HOME": str(self.home),
+            "TMPDIR": str(self.home),
+            "PATH": f"{self.home}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "RAY_USAGE_STATS_ENABLED": "1",
+        }
+        arguments = [RAY, command, "--yes", self.home / "aws.yaml"]
+        done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=MAX_SECONDS)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def calls(self) -> list[list[str]]:
+        """Every ssh and rsync."""
+        return fake_ssh.commands(self.home)
+
+    def commands(self) -> list[str]:
+        """What was to run on nodes."""
+        return fake_ssh.on_the_node(self.calls())
+
+    @property
+    def sent(self) -> Path:
+        """The files that went to the head."""
+        return self.home / fake_ssh.SENT
 
     @property
     def config(self) -> dict[str, Any]:
         """What the autoscaler on the head is given."""
         return json.loads((self.sent / "ray_bootstrap_config.yaml").read_text())
 
-    def commands(self) -> list[str]:
-        return fake_ssh.on_the_node(self.calls)
-
 
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory) -> Iterator[Launched]:
-    """A cluster after `ray up`, on the account of somebody who shares statistics with Ray's makers elsewhere."""
+    """A cluster after `ray up`."""
     home = tmp_path_factory.mktemp("home")
-    programs, token = home / "bin", home / ".emo" / "cluster" / "auth_token"
-    for folder in (programs, token.parent):
-        folder.mkdir(parents=True)
+    token = home / ".emo" / "cluster" / "auth_token"
+    token.parent.mkdir(parents=True)
     token.write_text("no secret")
-    fake_ssh.install(programs)
+    fake_ssh.install(home)
     with fake_ec2() as ec2:
         text = (ROOT / "cluster" / "aws.yaml").read_text()
         (home / "aws.yaml").write_text(configure.configured(text, configure.settings() | account()))
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
-            "HOME": str(home),
-            "TMPDIR": str(home),
-            "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(ROOT),
-            "RAY_USAGE_STATS_ENABLED": "1",
-        }
-        up = [RAY, "up", "--yes", "--no-config-cache", home / "aws.yaml"]
-        done = subprocess.run(up, env=environment, capture_output=True, text=True, timeout=MAX_SECONDS)
-        assert done.returncode == 0, done.stdout + done.stderr
+        Launched(ec2, home).ray("up")
         (head,) = ec2.instances()
-        yield Launched(ec2, head, fake_ssh.commands(programs), programs / fake_ssh.SENT)
+        yield Launched(ec2, home, head)
 
 
 def test_the_launcher_finds_out_what_the_instances_have(launched):
@@ -85,7 +96,7 @@ def test_the_launcher_finds_out_what_the_instances_have(launched):
 
 
 def test_the_head_is_reached_through_systems_manager_alone(launched):
-    for program, *arguments in launched.calls:
+    for program, *arguments in launched.calls():
         way = arguments if program == "ssh" else arguments[1].split("-o ")
         assert any("ProxyCommand=aws ssm start-session" in each for each in way)
         to = arguments[-1].partition(":")[0] if program == "rsync" else arguments[-6]
@@ -169,3 +180,9 @@ def test_gpu_nodes_are_spot_first_then_on_demand_and_go_when_they_are_idle(launc
         while len(launched.ec2.instances()) > 1 and time.monotonic() < deadline:
             time.sleep(0.2)
     assert list(launched.ec2.instances()) == [launched.head]
+
+
+def test_ray_down_leaves_nothing_behind(launched):
+    assert launched.head in launched.ec2.instances()
+    launched.ray("down")
+    assert not launched.ec2.instances()
