@@ -144,6 +144,7 @@ def test_rays_autoscaler_sees_the_groups(folder, most):
         assert (
             group["resources"].get("GPU", 0) == {"cpu": 0, "gpu-small": 1, "gpu-large": 4}[name.removesuffix("-spot")]
         )
+        assert group["labels"]["ray.io/node-group"] == name
         assert group["labels"]["ray.io/market-type"] == ("spot" if name in SPOT else "on-demand")
         assert group.get("priority", 0) == (10 if name in SPOT else 0)
 
