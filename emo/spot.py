@@ -5,6 +5,7 @@ end. ``cluster/aws.yaml`` names this class; ``ray up`` imports it where it runs,
 """
 
 import logging
+import os
 from typing import Any
 
 from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class SpotFirst(AWSNodeProvider):
-    """Launches what a type of node asks for; of a spot type, on demand, as many as spot does not give."""
+    """Of a type that asks for spot, launches on demand as many as spot does not give; and never ends its own head."""
 
     def create_node(self, node_config: dict[str, Any], tags: dict[str, str], count: int) -> dict[str, Any]:
         """EC2 instances by their ids; fewer than ``count`` where on-demand capacity ends too.
@@ -45,3 +46,11 @@ class SpotFirst(AWSNodeProvider):
             on_demand = {key: value for key, value in node_config.items() if key != SPOT}
             created |= super().create_node(on_demand, tags, missing)
         return created
+
+    def terminate_nodes(self, node_ids: list[str]) -> None:
+        """Terminate instances, but for the one that this runs on.
+
+        Ray's autoscaler takes its own head for lost while Ray is stopped there, as `ray up` does before every restart.
+        """
+        own = os.environ.get("RAY_CLOUD_INSTANCE_ID")
+        super().terminate_nodes([each for each in node_ids if each != own])

@@ -11,9 +11,11 @@ from urllib.parse import parse_qsl, urlencode
 
 import boto3
 import pytest
+from cluster_files import configure
 
-IMAGE, SUBNET_ZONES = "ami-12c6146b", ("us-east-1a", "us-east-1b")
-"""An image that moto knows."""
+SETTINGS = configure.settings()
+IMAGE = "ami-12c6146b"
+"""One that moto knows."""
 STRICT = ("ENABLE_AMI_VALIDATION", "EC2_ENABLE_INSTANCE_TYPE_VALIDATION", "ENABLE_KEYPAIR_VALIDATION")
 _NO_SPOT = """<?xml version="1.0" encoding="UTF-8"?><Response><Errors><Error><Code>InsufficientInstanceCapacity</Code>
 <Message>There is no Spot capacity available that matches your request.</Message></Error></Errors></Response>"""
@@ -26,8 +28,8 @@ class FakeEC2:
     app: Callable[..., Iterable[bytes]]
     spot_left: int = 0
     """Spot instances that can still be had."""
-    launched: list[tuple[str, str]] = field(default_factory=list)
-    """Instance type, and spot or on-demand, of every instance that was launched."""
+    launches: list[dict[str, str]] = field(default_factory=list)
+    """The requests that were granted, as EC2's API has them."""
     refused: int = 0
     """Requests for spot that got nothing."""
     url: str = ""
@@ -36,8 +38,8 @@ class FakeEC2:
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         form = dict(parse_qsl(body.decode(errors="replace")))
         if form.get("Action") == "RunInstances":
-            count, market = int(form["MaxCount"]), form.get("InstanceMarketOptions.MarketType", "on-demand")
-            if market == "spot":
+            count = int(form["MaxCount"])
+            if form.get("InstanceMarketOptions.MarketType") == "spot":
                 count = min(count, self.spot_left)
                 self.spot_left -= count
             if not count:
@@ -45,8 +47,9 @@ class FakeEC2:
                 start_response("500 Internal Server Error", [("Content-Type", "text/xml")])
                 return [_NO_SPOT.encode()]
             # EC2 launches as many as it can up to MaxCount, moto MinCount.
-            body = urlencode(form | {"MinCount": count, "MaxCount": count}).encode()
-            self.launched += [(form["InstanceType"], market)] * count
+            form |= {"MinCount": str(count), "MaxCount": str(count)}
+            self.launches.append(form)
+            body = urlencode(form).encode()
         environ |= {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
         return self.app(environ, start_response)
 
@@ -87,7 +90,7 @@ def credentials(url: str) -> dict[str, str]:
         "AWS_ENDPOINT_URL": url,
         "AWS_ACCESS_KEY_ID": "key",
         "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": SETTINGS["region"],
         "AWS_EC2_METADATA_DISABLED": "true",
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
@@ -97,16 +100,13 @@ def credentials(url: str) -> dict[str, str]:
 def account() -> dict[str, str | list[str]]:
     """What Terraform would have made, as settings of cluster/settings.yaml."""
     ec2, iam = boto3.client("ec2"), boto3.client("iam")
-    for name in ("emo-head", "emo-worker"):
-        iam.create_instance_profile(InstanceProfileName=name)
-    zones = [{"Name": "availability-zone", "Values": list(SUBNET_ZONES)}]
+    for name in ("head_instance_profile", "worker_instance_profile"):
+        iam.create_instance_profile(InstanceProfileName=SETTINGS[name])
+    zones = [{"Name": "availability-zone", "Values": SETTINGS["zones"].split(",")}]
     subnets = ec2.describe_subnets(Filters=zones)["Subnets"]
-    vpc = subnets[0]["VpcId"]
-    group = ec2.create_security_group(GroupName="emo-nodes", Description="Ray", VpcId=vpc)
+    group = ec2.create_security_group(GroupName="nodes", Description="Ray", VpcId=subnets[0]["VpcId"])
     return {
         "ami": IMAGE,
         "subnets": [subnet["SubnetId"] for subnet in subnets],
         "security_group": group["GroupId"],
-        "head_instance_profile": "emo-head",
-        "worker_instance_profile": "emo-worker",
     }

@@ -18,7 +18,7 @@ from typing import Any
 import fake_ssh
 import pytest
 from cluster_files import ROOT, configure
-from fake_ec2 import FakeEC2, account, fake_ec2
+from fake_ec2 import SETTINGS, FakeEC2, account, fake_ec2
 from kills import kill_tree
 from ray_nodes import RAY, Head, joined_node, started_head
 
@@ -79,7 +79,7 @@ def launched(tmp_path_factory) -> Iterator[Launched]:
     fake_ssh.install(home)
     with fake_ec2() as ec2:
         text = (ROOT / "cluster" / "aws.yaml").read_text()
-        (home / "aws.yaml").write_text(configure.configured(text, configure.settings() | account()))
+        (home / "aws.yaml").write_text(configure.configured(text, SETTINGS | account()))
         Launched(ec2, home).ray("up")
         (head,) = ec2.instances()
         yield Launched(ec2, home, head)
@@ -107,7 +107,7 @@ def test_the_head_wants_its_token_shows_nothing_to_others_and_sends_no_statistic
     (run,) = (each for each in launched.commands() if "docker run" in each)
     assert "-e RAY_AUTH_MODE=token -e RAY_AUTH_TOKEN_PATH=/home/ray/.emo/auth_token" in run
     assert "/.emo:/home/ray/.emo " in run
-    assert configure.settings()["image"] in run
+    assert SETTINGS["image"] in run
     (start,) = (each for each in launched.commands() if "ray start" in each)
     assert "--dashboard-host=127.0.0.1" in start
     assert start.index("RAY_USAGE_STATS_ENABLED=1") < start.index("RAY_USAGE_STATS_ENABLED=0 ray start --head")
@@ -168,18 +168,25 @@ def running_head(launched: Launched, folder: Path) -> Iterator[Head]:
 
 
 def test_gpu_nodes_are_spot_first_then_on_demand_and_go_when_they_are_idle(launched, tmp_path):
-    launched.ec2.spot_left, launched.ec2.launched[:] = 1, []
+    launched.ec2.spot_left, launched.ec2.launches[:] = 1, []
     command = [sys.executable, ROOT / "tests" / "wait_for_gpus.py", "2"]
     with running_head(launched, tmp_path) as head, nodes_of_instances(launched, head):
         environment = head.environment | {"PYTHONPATH": str(ROOT)}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=MAX_SECONDS)
         assert done.returncode == 0, done.stderr + (tmp_path / "head.log").read_text()
         assert json.loads(done.stdout) == {"grows": True, "ran on": ["gpu-small-spot", "gpu-small-spot"]}
-        assert sorted(launched.ec2.launched) == [("g6.xlarge", "on-demand"), ("g6.xlarge", "spot")]
+        asked_for = [each.get("InstanceMarketOptions.MarketType", "on-demand") for each in launched.ec2.launches]
+        assert sorted(asked_for) == ["on-demand", "spot"]
+        assert launched.ec2.refused
         deadline = time.monotonic() + MAX_SECONDS
         while len(launched.ec2.instances()) > 1 and time.monotonic() < deadline:
             time.sleep(0.2)
     assert list(launched.ec2.instances()) == [launched.head]
+    for each in launched.ec2.launches:
+        assert each["InstanceType"] == "g6.xlarge"
+        assert each["IamInstanceProfile.Name"] == SETTINGS["worker_instance_profile"]
+        assert each["MetadataOptions.HttpTokens"] == "required"
+        assert each["BlockDeviceMapping.1.Ebs.Encrypted"] == "true"
 
 
 def test_ray_down_leaves_nothing_behind(launched):

@@ -67,3 +67,15 @@ def test_it_is_said_what_runs_on_demand_and_why(monkeypatch, caplog):
     first, second = (record.getMessage() for record in caplog.records)
     assert first == "2 of 3 g6.xlarge on demand: fewer than asked for"
     assert second == "1 of 1 g6.xlarge on demand: InsufficientInstanceCapacity"
+
+
+def test_the_autoscaler_does_not_end_the_instance_that_it_runs_on(monkeypatch):
+    ended: list[str] = []
+    monkeypatch.setattr(AWSNodeProvider, "terminate_nodes", lambda self, node_ids: ended.extend(node_ids))
+    provider = SpotFirst.__new__(SpotFirst)
+    monkeypatch.setenv("RAY_CLOUD_INSTANCE_ID", "i-head")  # as on the head
+    provider.terminate_nodes(["i-head", "i-worker"])
+    assert ended == ["i-worker"]
+    monkeypatch.delenv("RAY_CLOUD_INSTANCE_ID")  # as where `ray down` runs
+    provider.terminate_nodes(["i-head"])
+    assert ended == ["i-worker", "i-head"]
