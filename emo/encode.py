@@ -178,6 +178,7 @@ def map_posts(
             compute=ray.data.ActorPoolStrategy(size=size),
             **reserved,
         )
+        made.set_name(what)
         for row in made.iter_rows():
             progress.advance(row["num_rows"])
             if done:

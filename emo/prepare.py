@@ -150,6 +150,7 @@ def _clean(task: Cleaning, parts: str) -> None:
         blocks = -(-len(todo) // together)
         dataset = ray.data.from_items([{"number": number} for number in todo], override_num_blocks=blocks)
         cleaned = dataset.map_batches(_clean_chunks, batch_size=None, batch_format="pyarrow", fn_kwargs=kwargs)  # type: ignore[arg-type]
+        cleaned.set_name("clean posts")
         for row in cleaned.iter_rows():
             progress.advance(row["num_rows"])
             count("emo_posts_read_total", row["num_rows"])

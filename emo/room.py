@@ -15,6 +15,11 @@ def num_cpus() -> int:
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
+def has_other_nodes() -> bool:
+    """Whether there are nodes beside this one, or will be."""
+    return ray.is_initialized() and (sum(node["Alive"] for node in ray.nodes()) > 1 or grows())
+
+
 def has_gpus() -> bool:
     return ray.cluster_resources().get("GPU", 0) >= 1
 

@@ -13,6 +13,7 @@ from ray.tune.search import Searcher
 from emo import storage
 from emo.config import HeadConfig, Mode, Round, SearchSpace, SweepConfig, UserError
 from emo.errors import in_words
+from emo.monitoring import run_name
 from emo.room import grows, of_trial, trainings_that_fit, trials_that_fit
 from emo.scheduling import StopWeak
 from emo.studies import Studies
@@ -125,6 +126,7 @@ def sweep(
             tells = prunes_by != "none"
             trainable = tune.with_parameters(run_trial, data=data, fixed=fixed, run=run, tells_epochs=tells)
             each, room = of_trial(config.trials_per_gpu), trials_that_fit(config.trials_per_gpu)
+        trainable.__name__ = run_name(run)  # by which Ray's dashboard lists its actors
         if is_growing := grows():
             room = max(room, WAITING)
         run_experiment(

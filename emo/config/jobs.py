@@ -1,6 +1,7 @@
 """What each job is told: frozen dataclasses that are command line, JSON file and documentation at once."""
 
 import dataclasses
+import os
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -29,7 +30,7 @@ class JobConfig:
     """What every job is told."""
 
     output: str | None = None
-    """Where the results go; without it, a new dated folder under runs/."""
+    """Where the results go; without it, a new dated folder under EMO_RUNS, or else runs/."""
     seed: int = 0
     verbose: bool = False
     """Show Ray's and transformers' own messages too."""
@@ -42,8 +43,9 @@ class PostsConfig(JobConfig):
     data: tuple[str, ...] = ()
     """Paths or URIs: files (JSONL, CSV, TSV, Parquet, WebDataset), folders or globs of them, or folders of a known
     corpus, of which several are read as one; or one folder of prepared posts. Without it, the embedded corpus."""
-    cache: str = "~/.cache/emo"
-    """Prepared posts, features and checkpoints that later runs reuse; on a cluster, a place that every node reaches."""
+    cache: str = field(default_factory=lambda: os.environ.get("EMO_CACHE", "~/.cache/emo"))
+    """Prepared posts, features and checkpoints that later runs reuse; on a cluster, a place that every node reaches.
+    The default is EMO_CACHE, where that is set."""
     prepare: Annotated[PrepareConfig, tyro.conf.arg(name="")] = field(default_factory=PrepareConfig)
 
 
