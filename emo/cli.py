@@ -31,7 +31,7 @@ def run_job(config_type: type[Any], main: Callable[[Any], None], *, needs_ray: b
         if needs_ray:
             start_ray(verbose=config.verbose, dashboard=needs_dashboard(config))
             signal.signal(signal.SIGTERM, stop)
-        check_places(config)
+        check_start(config)
         main(config)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -50,9 +50,13 @@ def stop(*_: Any) -> NoReturn:
     sys.exit(128 + signal.SIGTERM)
 
 
-def check_places(config: Any) -> None:
-    """A UserError where the job could not write what it makes; a warning where other nodes could not read it."""
-    from emo.room import has_other_nodes  # with Ray, which not every job needs
+def check_start(config: Any) -> None:
+    """A UserError where the cluster has no room for the job, or it could not write what it makes; a warning where other
+    nodes could not read that."""
+    from emo.room import has_other_nodes, require_room  # with Ray, which not every job needs
+
+    if isinstance(config, SweepConfig | TrainConfig):
+        require_room(config if isinstance(config, SweepConfig) else config.as_sweep())
 
     for name in ("output", "cache"):
         if (uri := getattr(config, name, None)) is not None:

@@ -25,9 +25,6 @@ from emo.trials import METRIC
 from emo.turns import SweepOver, next_turn
 from emo.watch import STOPPED, Watcher
 
-WAITING = 16
-"""So many trials wait for room where the cluster grows, which it does as long as any wait."""
-
 
 def distributions(space: SearchSpace, mode: Mode, num_modalities: int) -> dict[str, BaseDistribution]:
     """What is searched: the learning rate of pretrained weights only where they are trained, and the fusion only where
@@ -127,13 +124,11 @@ def sweep(
             trainable = tune.with_parameters(run_trial, data=data, fixed=fixed, run=run, tells_epochs=tells)
             each, room = of_trial(config.trials_per_gpu), trials_that_fit(config.trials_per_gpu)
         trainable.__name__ = run_name(run)  # by which Ray's dashboard lists its actors
-        if is_growing := grows():
-            room = max(room, WAITING)
         run_experiment(
             tune.with_resources(trainable, tune.PlacementGroupFactory([each])),
             searcher,
             StopWeak(studies, budget.max_epochs),
-            at_once=config.trials_at_once or (None if is_growing and not jobs else room),
+            at_once=config.trials_at_once or (None if grows() and not jobs else room),
             waiting=room,
             callbacks=[watcher, *callbacks],
             # a new actor would import torch anew, which takes longer than a trial; a trainer has processes of its own

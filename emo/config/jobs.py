@@ -25,6 +25,11 @@ from emo.config.training import (
 )
 
 
+def default_cache() -> str:
+    """The cache that the cluster's nodes name, or one below the home folder."""
+    return os.environ.get("EMO_CACHE", "~/.cache/emo")
+
+
 @dataclass(frozen=True, kw_only=True)
 class JobConfig:
     """What every job is told."""
@@ -43,7 +48,7 @@ class PostsConfig(JobConfig):
     data: tuple[str, ...] = ()
     """Paths or URIs: files (JSONL, CSV, TSV, Parquet, WebDataset), folders or globs of them, or folders of a known
     corpus, of which several are read as one; or one folder of prepared posts. Without it, the embedded corpus."""
-    cache: str = field(default_factory=lambda: os.environ.get("EMO_CACHE", "~/.cache/emo"))
+    cache: str = field(default_factory=default_cache)
     """Prepared posts, features and checkpoints that later runs reuse; on a cluster, a place that every node reaches.
     The default is EMO_CACHE, where that is set."""
     prepare: Annotated[PrepareConfig, tyro.conf.arg(name="")] = field(default_factory=PrepareConfig)
@@ -291,7 +296,8 @@ class PredictConfig(JobConfig):
     fetch: FetchLimits = field(default_factory=FetchLimits)
     bad_images: Literal["reject", "drop"] = "reject"
     """reject sets the whole post aside where its image cannot be read; drop reads its text and tags alone."""
-    cache: str = "~/.cache/emo"
+    cache: str = field(default_factory=default_cache)
+    """Prepared posts and checkpoints that later runs reuse; on a cluster, a place that every node reaches."""
 
 
 @dataclass(frozen=True, kw_only=True)
