@@ -11,6 +11,7 @@ import ray
 import ray.data
 
 from emo import labels, posts, raw, storage
+from emo.account import describe
 from emo.config import PrepareConfig, UserError, to_dict
 from emo.console import Progress
 from emo.errors import in_words
@@ -20,7 +21,7 @@ from emo.raw import Chunk, Source
 from emo.room import num_cpus
 from emo.rows import KEPT, SMALL, Cleaning, Finish, clean_chunk
 from emo.tables import read_folder, write_table
-from emo.verdict import Verdict, decide, describe
+from emo.verdict import Verdict, decide
 from emo.work import Manifest, make_set
 
 TASKS_PER_CORE, MAX_CHUNKS_PER_TASK = 4, 8
