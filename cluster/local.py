@@ -54,6 +54,7 @@ def start(
         "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # it listens on loopback, and is to be sought there
     }
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment |= QUIET | LOCAL | access

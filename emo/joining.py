@@ -4,6 +4,7 @@ import contextlib
 import importlib.metadata
 import os
 import re
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from emo.config import UserError
 PINS = Path(__file__).resolve().parent.parent / "requirements.txt"
 """Beside the package in a checkout and in what a job is submitted with; a package that was installed has none."""
 OLDEST_PYTHON = (3, 11)
-ACCESS = "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH"
+CONNECT_SECONDS = 10
 
 
 def check_versions(pins: Path = PINS) -> None:
@@ -35,6 +36,7 @@ def check_versions(pins: Path = PINS) -> None:
 @contextlib.contextmanager
 def joining(address: str) -> Iterator[None]:
     """Turn what Ray says of a cluster that it cannot join into the sentence that it comes down to."""
+    check_answers(address)
     try:
         yield
     except Exception as error:
@@ -43,19 +45,28 @@ def joining(address: str) -> Iterator[None]:
         raise
 
 
+def check_answers(address: str) -> None:
+    """A UserError where nothing listens at an address of the form host:port, which Ray would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if "://" in address or not (host and port.isdigit()):
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"No cluster answers at {address} ({reason}); unset RAY_ADDRESS to start Ray here.") from error
+
+
 def refusal(address: str, error: Exception) -> str | None:
-    """Why Ray cannot join a cluster; None where it is something else."""
-    text = str(error)
-    if "authentication" in type(error).__name__.lower() or "authentication" in text.lower():
-        if os.environ.get("RAY_AUTH_MODE") != "token":
-            return f"The cluster at {address} wants a token: set {ACCESS}."
-        return f"The cluster at {address} does not take this token, which is missing, old or another's; set {ACCESS}."
-    if mismatch := re.findall(r"^ +(Ray|Python): (.*)$", text, re.MULTILINE):
+    """Why Ray cannot join a cluster that answers; None where it is something else."""
+    if mismatch := re.findall(r"^ +(Ray|Python): (.*)$", str(error), re.MULTILINE):
         (_, ray_there), (_, python_there), (_, ray_here), (_, python_here) = mismatch[:4]
         return (
             f"The cluster at {address} runs Ray {ray_there} on Python {python_there}, and this process Ray {ray_here} "
             f"on Python {python_here}; both must be the same."
         )
-    if isinstance(error, ConnectionError):
-        return f"No cluster answers at {address} (RAY_ADDRESS); unset it to start Ray here."
+    if isinstance(error, ConnectionError) or type(error).__name__ == "AuthenticationError":
+        if os.environ.get("RAY_AUTH_MODE") != "token":
+            return f"The cluster at {address} wants a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH."
+        return f"The cluster at {address} does not take this token: it is missing, an old one or another cluster's."
     return None

@@ -133,11 +133,23 @@ This process on 10.0.0.1 was started with:
 """
 
 
-def test_what_ray_says_of_a_cluster_becomes_a_sentence():
+def test_what_ray_says_of_a_cluster_becomes_a_sentence(monkeypatch):
     said = joining.refusal("10.0.0.1:6379", RuntimeError(MISMATCH))
     assert said == (
         "The cluster at 10.0.0.1:6379 runs Ray 2.58.0 on Python 3.10.2, and this process Ray 2.60.0 on Python 3.11.7; "
         "both must be the same."
     )
-    assert "No cluster answers" in joining.refusal("10.0.0.1:6379", ConnectionError("Could not find any running Ray"))
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    assert "wants a token: set RAY_AUTH_MODE=token" in joining.refusal("10.0.0.1:6379", ConnectionError("Failed"))
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    assert "does not take this token" in joining.refusal("10.0.0.1:6379", ConnectionError("Failed"))
     assert joining.refusal("10.0.0.1:6379", RuntimeError("a bug")) is None
+
+
+def test_an_address_where_nothing_listens_is_said_at_once(dashboard):
+    joining.check_answers(dashboard.removeprefix("http://"))
+    joining.check_answers("auto")
+    with pytest.raises(
+        UserError, match=r"No cluster answers at 127\.0\.0\.1:1 \(Connection refused\); unset RAY_ADDRESS"
+    ):
+        joining.check_answers("127.0.0.1:1")
