@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install sweep test test-slow bench cluster-files lint format clean
+.PHONY: install sweep test test-slow bench cluster-local cluster-local-stop cluster-files lint format clean
 
 install: .venv/.installed
 
@@ -23,6 +23,12 @@ test-slow: install
 
 bench: install
 	$(BIN)/python -m pytest -m bench -s tests/benchmarks
+
+cluster-local: install
+	$(BIN)/python cluster/local.py start
+
+cluster-local-stop: install
+	$(BIN)/python cluster/local.py stop
 
 cluster-files: install
 	$(BIN)/python cluster/configure.py
