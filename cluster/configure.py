@@ -43,8 +43,12 @@ def commands(has: dict[str, str]) -> dict[str, str]:
     """What nodes and their users run, with the settings in it."""
     registry, bucket = has["repository"].partition("/")[0], has["bucket"]
     return {
-        "sweep_command": f"python /home/ray/app/jobs/sweep.py --data {bucket}/data --cache {bucket}/cache "
-        f"--output {bucket}/runs/sweep {has['sweep_flags']}",
+        "cache": f"{bucket}/cache",
+        "runs": f"{bucket}/runs",
+        "sweep_command": f"python /home/ray/app/jobs/sweep.py --data {bucket}/data --output {bucket}/runs/sweep "
+        + has["sweep_flags"],
+        "docker_folders": f"-e EMO_CACHE={bucket}/cache -e EMO_RUNS={bucket}/runs",
+        "gcp_docker_folders": f"-e EMO_CACHE={has['gcp_bucket']}/cache -e EMO_RUNS={has['gcp_bucket']}/runs",
         "docker_login": f"aws ecr get-login-password --region {has['region']} | "
         f"docker login --username AWS --password-stdin {registry}",
         "ssh_proxy": f"aws ssm start-session --region {has['region']} --target %h "

@@ -66,8 +66,46 @@ def test_the_sweep_is_a_command_that_the_sweep_takes():
     script, *flags = SETTINGS["sweep_command"].split()[1:]
     assert (ROOT / "jobs" / Path(script).name).exists()
     sweep = tyro.cli(SweepConfig, args=flags, config=(tyro.conf.CascadeSubcommandArgs,))
-    for place in (*sweep.data, sweep.cache, sweep.output):
+    for place in (*sweep.data, sweep.output):
         assert place.startswith(f"{SETTINGS['bucket']}/")
+
+
+def grows_to(types: dict[str, dict]) -> str:
+    """What EMO_GROWS_TO says of node types; those on demand stand in for their spot types, and do not come on top."""
+    return ",".join(
+        f"{name}={sum(each['max_workers'] * each['resources'].get(name, 0) for each in types.values())}"
+        for name in ("CPU", "GPU")
+    )
+
+
+def test_nodes_know_where_the_folders_are_and_how_far_the_cluster_grows():
+    machines = {"cpu": 16, "gpu-small-spot": 4, "gpu-large-spot": 48}
+    for cloud, bucket in (("aws", SETTINGS["bucket"]), ("gcp", SETTINGS["gcp_bucket"])):
+        options = " ".join(CLUSTERS[cloud]["docker"]["run_options"]) + " "
+        assert f"-e EMO_CACHE={bucket}/cache " in options
+        assert f"-e EMO_RUNS={bucket}/runs " in options
+        types = {name: CLUSTERS[cloud]["available_node_types"][name] for name in machines}
+        assert sum(each["max_workers"] for each in types.values()) == CLUSTERS[cloud]["max_workers"]
+        gpus = {"cpu": 0, "gpu-small-spot": 1, "gpu-large-spot": 4}
+        has = {name: each | {"resources": {"CPU": machines[name], "GPU": gpus[name]}} for name, each in types.items()}
+        assert f"-e EMO_GROWS_TO={grows_to(has)} " in options
+        if cloud == "gcp":
+            assert grows_to(types) == grows_to(has)
+
+
+@pytest.mark.parametrize("folder", ["base", *FOLDERS[:2]])
+def test_pods_know_where_the_folders_are_and_how_far_the_cluster_grows(folder):
+    manifests = built(folder)
+    for pod in pod_specs(manifests["RayCluster"]).values():
+        assert pod["containers"][0]["envFrom"] == [
+            {"configMapRef": {"name": manifests["ConfigMap"]["metadata"]["name"]}}
+        ]
+    types = _derive_autoscaling_config_from_ray_cr(manifests["RayCluster"])["available_node_types"]
+    told = grows_to({name: each for name, each in types.items() if name not in ON_DEMAND})
+    bucket = SETTINGS["bucket"]
+    known = {"EMO_CACHE": f"{bucket}/cache", "EMO_RUNS": f"{bucket}/runs", "EMO_GROWS_TO": told}
+    assert manifests["ConfigMap"]["data"] == known
+    assert told.endswith(f"GPU={manifests['ResourceQuota']['spec']['hard']['requests.nvidia.com/gpu']}")
 
 
 # --- as their readers want them ---
@@ -97,7 +135,7 @@ def test_nodes_are_as_google_describes_instances():
 def test_manifests_are_as_kubernetes_defines_them(folder):
     manifests = built(folder)
     own = {kind: each for kind, each in manifests.items() if each["apiVersion"] != "ray.io/v1"}
-    assert set(own) == {"Namespace", "NetworkPolicy", "ResourceQuota", "ServiceAccount"}
+    assert set(own) == {"ConfigMap", "Namespace", "NetworkPolicy", "ResourceQuota", "ServiceAccount"}
     for manifest in own.values():
         check_built_in(manifest)
     assert {each["metadata"].get("namespace", "emo") for each in manifests.values()} == {"emo"}
