@@ -1,0 +1,14 @@
+output "name" {
+  value = aws_eks_cluster.this.name
+}
+
+output "oidc" {
+  value = {
+    provider_arn = aws_iam_openid_connect_provider.this.arn
+    issuer       = local.issuer
+  }
+}
+
+output "cluster_autoscaler_role" {
+  value = aws_iam_role.service["cluster-autoscaler"].arn
+}
