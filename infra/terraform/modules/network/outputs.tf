@@ -17,3 +17,7 @@ output "security_group" {
 output "security_group_arn" {
   value = aws_security_group.nodes.arn
 }
+
+output "ssh_from" {
+  value = toset([for rule in aws_vpc_security_group_ingress_rule.ssh : rule.cidr_ipv4])
+}
