@@ -17,7 +17,7 @@ from terraform import TERRAFORM, copied, initialised, terraform
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(TERRAFORM is None, reason="terraform is not installed")]
 
-ADMIN = "203.0.113.7/32"
+ADMIN, VPN = "203.0.113.7/32", "10.8.0.0/16"
 NODE_TYPES = {"head", "cpu", "gpu-small-spot", "gpu-small", "gpu-large-spot", "gpu-large"}
 """As in cluster/."""
 
@@ -87,7 +87,8 @@ def applied(folder) -> Iterator[Applied]:
     """Everything there is, but for the add-ons of EKS, which moto does not know; destroyed in the end."""
     (folder / "provider_override.tf").write_text(_PROVIDER)
     (folder / "test.auto.tfvars").write_text(
-        f'enable_kubernetes = true\nkubernetes_addons = []\nadmin_cidrs = ["{ADMIN}"]\nforce_destroy = true\n'
+        "enable_kubernetes = true\nkubernetes_addons = []\nforce_destroy = true\n"
+        f'admin_cidrs = ["{ADMIN}"]\nssh_cidrs = ["{VPN}"]\n'
     )
     with mocked_aws() as variables:
         made = terraform(folder, "apply", "-auto-approve", "-no-color", env=variables)
@@ -109,21 +110,21 @@ def test_the_outputs_are_what_the_cluster_files_ask_for(applied):
     assert outputs["repository"].endswith("/emo")
     assert (outputs["head_instance_profile"], outputs["worker_instance_profile"]) == ("emo-head", "emo-worker")
     assert outputs["irsa_role"] == "arn:aws:iam::123456789012:role/emo-pods"
-    assert len(outputs["subnets"]) == len(outputs["head_subnets"]) == 2
+    assert len(outputs["subnets"]) == 2
 
 
-def test_nodes_are_open_to_each_other_and_to_ssh_from_the_admins(applied):
+def test_nodes_are_open_to_each_other_and_to_ssh_from_the_vpn(applied):
     ec2, group = applied.client("ec2"), applied.outputs["security_group"]
     rules = ec2.describe_security_group_rules(Filters=[{"Name": "group-id", "Values": [group]}])["SecurityGroupRules"]
     ingress = [rule for rule in rules if not rule["IsEgress"]]
     among = [rule["ReferencedGroupInfo"]["GroupId"] for rule in ingress if "ReferencedGroupInfo" in rule]
     outside = [(rule["CidrIpv4"], rule["FromPort"], rule["ToPort"]) for rule in ingress if "CidrIpv4" in rule]
     assert among == [group]
-    assert outside == [(ADMIN, 22, 22)]
+    assert outside == [(VPN, 22, 22)]
     assert {rule["FromPort"] for rule in rules if rule["IsEgress"] and "CidrIpv4" in rule} == {80, 443}
 
 
-def test_workers_have_no_public_address_and_reach_s3_without_the_gateway(applied):
+def test_nodes_have_no_public_address_and_reach_s3_without_the_gateway(applied):
     ec2, subnets = applied.client("ec2"), applied.outputs["subnets"]
     found = ec2.describe_subnets(SubnetIds=subnets)["Subnets"]
     tables = ec2.describe_route_tables(Filters=[{"Name": "association.subnet-id", "Values": subnets}])["RouteTables"]
@@ -168,14 +169,15 @@ def test_the_head_starts_workers_of_its_own_cluster_and_nothing_else(applied):
     assert [each.split("/")[1] for each in within if ":security-group/" in each] == [applied.outputs["security_group"]]
 
 
-def test_only_descriptions_and_the_login_of_the_registry_are_allowed_of_everything(applied):
-    policies = ["emo-storage", "emo-images", "emo-autoscaling"]
+def test_only_what_has_no_name_is_allowed_of_everything(applied):
+    policies = ["emo-storage", "emo-images", "emo-autoscaling", "emo-shell"]
     statements = [each for name in policies for each in applied.statements(name).values()]
     actions = [[each["Action"]] if isinstance(each["Action"], str) else each["Action"] for each in statements]
     of_everything = [
         action for each, all_ in zip(statements, actions, strict=True) if each["Resource"] == "*" for action in all_
     ]
-    assert all(action == "ecr:GetAuthorizationToken" or action.startswith("ec2:Describe") for action in of_everything)
+    nameless = ("ecr:GetAuthorizationToken", "ec2:Describe", "ssm:UpdateInstanceInformation", "ssmmessages:")
+    assert all(action.startswith(nameless) for action in of_everything)
     assert not any("*" in action for all_ in actions for action in all_)
 
 
@@ -203,7 +205,7 @@ def test_each_worker_group_has_nodes_of_its_own(applied):
         assert group["labels"]["emo/node-type"] == name
         assert bool(group.get("taints")) == name.startswith("gpu-")
         assert group["capacityType"] == ("SPOT" if name.endswith("-spot") else "ON_DEMAND")
-        assert set(group["subnets"]) == set(applied.outputs["subnets"])
+        assert set(group["subnets"]) == set(applied.outputs["subnets"][: 1 if name == "head" else None])
         assert (group["scalingConfig"]["minSize"] > 0) == (name == "head")
 
 

@@ -3,10 +3,10 @@
 module "network" {
   source = "./modules/network"
 
-  name        = var.name
-  cidr        = var.cidr
-  zones       = split(",", var.zones)
-  admin_cidrs = var.admin_cidrs
+  name      = var.name
+  cidr      = var.cidr
+  zones     = split(",", var.zones)
+  ssh_cidrs = var.ssh_cidrs
 }
 
 module "storage" {
@@ -29,7 +29,7 @@ module "kubernetes" {
   count  = var.enable_kubernetes ? 1 : 0
 
   name        = var.name
-  subnets     = module.network.private_subnets
+  subnets     = module.network.subnets
   admin_cidrs = var.admin_cidrs
   release     = var.kubernetes_version
   addons      = var.kubernetes_addons
@@ -42,7 +42,7 @@ module "identity" {
   bucket_arn         = module.storage.bucket_arn
   key_arn            = module.storage.key_arn
   repository_arn     = module.registry.arn
-  subnet_arns        = module.network.private_subnet_arns
+  subnet_arns        = module.network.subnet_arns
   security_group_arn = module.network.security_group_arn
   oidc               = one(module.kubernetes[*].oidc)
 }

@@ -1,4 +1,4 @@
-# The first six are what cluster/settings.yaml asks for.
+# The first seven are what cluster/settings.yaml asks for.
 
 output "bucket" {
   description = "Holds cache/ and runs/, which the nodes write, and data/, which they only read."
@@ -19,17 +19,12 @@ output "worker_instance_profile" {
 }
 
 output "subnets" {
-  description = "Private ones, of the workers, one a zone."
-  value       = module.network.private_subnets
+  description = "Private ones, one a zone."
+  value       = module.network.subnets
 }
 
 output "security_group" {
   value = module.network.security_group
-}
-
-output "head_subnets" {
-  description = "Public ones, one a zone: the head has an address there that admin_cidrs may reach by SSH."
-  value       = module.network.public_subnets
 }
 
 output "irsa_role" {

@@ -23,8 +23,8 @@ variable "zones" {
   default = "us-east-1a,us-east-1b"
 
   validation {
-    condition     = length(distinct(split(",", var.zones))) >= 2
-    error_message = "zones: name at least two different ones, separated by a comma; EKS asks for two."
+    condition     = can(regex("^[a-z0-9-]+(,[a-z0-9-]+)+$", var.zones)) && length(distinct(split(",", var.zones))) == length(split(",", var.zones))
+    error_message = "zones: at least two, for EKS asks for two, separated by a comma alone, as in us-east-1a,us-east-1b."
   }
 }
 
@@ -39,14 +39,25 @@ variable "cidr" {
   }
 }
 
-variable "admin_cidrs" {
-  description = "Addresses from which SSH to the head and, with Kubernetes, its API are open. Without any, both are closed to all but the network itself."
+variable "ssh_cidrs" {
+  description = "Addresses, of a VPN or a network beside this one, from which the nodes take SSH. It needs none: Systems Manager brings SSH to the head."
   type        = list(string)
   default     = []
 
   validation {
-    condition     = alltrue([for cidr in var.admin_cidrs : can(cidrnetmask(cidr)) && try(tonumber(split("/", cidr)[1]) >= 16, false)])
-    error_message = "admin_cidrs: IPv4 ranges of a /16 or smaller, such as 203.0.113.7/32; the whole internet is no place to administer from."
+    condition     = alltrue([for cidr in var.ssh_cidrs : try(tonumber(split("/", cidr)[1]) >= 8, false) && can(cidrnetmask(cidr))])
+    error_message = "ssh_cidrs: IPv4 ranges of a /8 or smaller, such as 10.8.0.0/16; the whole internet is none."
+  }
+}
+
+variable "admin_cidrs" {
+  description = "Addresses from which the API of Kubernetes is open. Without any, it is open within the network alone."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for cidr in var.admin_cidrs : try(tonumber(split("/", cidr)[1]) >= 16, false) && can(cidrnetmask(cidr))])
+    error_message = "admin_cidrs: IPv4 ranges of a /16 or smaller, such as 203.0.113.7/32; the whole internet is none."
   }
 }
 

@@ -28,18 +28,19 @@ run "closed_unless_asked" {
 
   assert {
     condition     = length(module.network.ssh_from) == 0
-    error_message = "SSH is open without admin_cidrs."
+    error_message = "SSH is open without ssh_cidrs."
   }
 }
 
-run "no_administration_from_the_whole_internet" {
+run "nothing_for_the_whole_internet" {
   command = plan
 
   variables {
     admin_cidrs = ["0.0.0.0/0"]
+    ssh_cidrs   = ["0.0.0.0/0"]
   }
 
-  expect_failures = [var.admin_cidrs]
+  expect_failures = [var.admin_cidrs, var.ssh_cidrs]
 }
 
 run "eks_needs_two_zones" {
@@ -58,11 +59,12 @@ run "kubernetes_for_its_admins" {
   variables {
     enable_kubernetes = true
     admin_cidrs       = ["203.0.113.7/32"]
+    ssh_cidrs         = ["10.8.0.0/16"]
   }
 
   assert {
-    condition     = module.network.ssh_from == toset(["203.0.113.7/32"])
-    error_message = "SSH is open to others than the admins."
+    condition     = module.network.ssh_from == toset(["10.8.0.0/16"])
+    error_message = "SSH is open to others than ssh_cidrs."
   }
 
   assert {

@@ -42,11 +42,17 @@ resource "aws_iam_policy" "autoscaling" {
   policy = data.aws_iam_policy_document.autoscaling.json
 }
 
+resource "aws_iam_policy" "shell" {
+  name   = "${var.name}-shell"
+  policy = data.aws_iam_policy_document.shell.json
+}
+
 resource "aws_iam_role_policy_attachment" "head" {
   for_each = {
     storage     = aws_iam_policy.storage.arn
     images      = aws_iam_policy.images.arn
     autoscaling = aws_iam_policy.autoscaling.arn
+    shell       = aws_iam_policy.shell.arn
   }
 
   role       = aws_iam_role.head.name

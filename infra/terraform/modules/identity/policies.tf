@@ -150,3 +150,19 @@ data "aws_iam_policy_document" "autoscaling" {
     }
   }
 }
+
+# What the agent of Systems Manager needs in order to bring SSH to a node without a port that is open to the world. AWS's
+# own policy for that, AmazonSSMManagedInstanceCore, lets it also read every parameter of the account.
+data "aws_iam_policy_document" "shell" {
+  statement {
+    sid = "Sessions"
+    actions = [
+      "ssm:UpdateInstanceInformation",
+      "ssmmessages:CreateControlChannel",
+      "ssmmessages:CreateDataChannel",
+      "ssmmessages:OpenControlChannel",
+      "ssmmessages:OpenDataChannel",
+    ]
+    resources = ["*"] # a channel has no name
+  }
+}

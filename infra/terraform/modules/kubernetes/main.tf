@@ -63,7 +63,7 @@ resource "aws_eks_addon" "this" {
   cluster_name                = aws_eks_cluster.this.name
   addon_name                  = each.key
   service_account_role_arn    = each.key == "aws-ebs-csi-driver" ? aws_iam_role.service["ebs-csi"].arn : null
-  configuration_values        = each.key == "vpc-cni" ? jsonencode({ enableNetworkPolicy = "true" }) : null
+  configuration_values        = try(jsonencode(local.addon_options[each.key]), null)
   resolve_conflicts_on_create = "OVERWRITE" # a new cluster comes with some of them, unmanaged
 
   depends_on = [aws_eks_node_group.this]
@@ -74,5 +74,9 @@ data "aws_caller_identity" "current" {}
 data "aws_partition" "current" {}
 
 locals {
+  addon_options = {
+    aws-ebs-csi-driver = { defaultStorageClass = { enabled = true } } # for the head's volume
+    vpc-cni            = { enableNetworkPolicy = "true" }
+  }
   iam = "arn:${data.aws_partition.current.partition}:iam:"
 }

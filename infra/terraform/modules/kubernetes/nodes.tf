@@ -1,5 +1,6 @@
 # A group of nodes for each worker group of cluster/kuberay, by the same name. All but the head's start empty:
-# the Cluster Autoscaler adds nodes where pods wait, and takes away those that are idle.
+# the Cluster Autoscaler adds nodes where pods wait, and takes away those that are idle. Bottlerocket, their system, has
+# no shell and a read-only root, and brings NVIDIA's driver and device plugin along.
 
 resource "aws_eks_node_group" "this" {
   for_each = var.node_groups
@@ -7,8 +8,8 @@ resource "aws_eks_node_group" "this" {
   cluster_name    = aws_eks_cluster.this.name
   node_group_name = each.key
   node_role_arn   = aws_iam_role.node.arn
-  subnet_ids      = var.subnets
-  ami_type        = each.value.gpu ? "AL2023_x86_64_NVIDIA" : "AL2023_x86_64_STANDARD"
+  subnet_ids      = each.value.one_zone ? slice(var.subnets, 0, 1) : var.subnets
+  ami_type        = each.value.gpu ? "BOTTLEROCKET_x86_64_NVIDIA" : "BOTTLEROCKET_x86_64"
   capacity_type   = each.value.spot ? "SPOT" : "ON_DEMAND"
   instance_types  = each.value.instance_types
   labels          = { "emo/node-type" = each.key }
@@ -45,11 +46,20 @@ resource "aws_launch_template" "node" {
   name = "${var.name}-node"
 
   block_device_mappings {
-    device_name = "/dev/xvda"
+    device_name = "/dev/xvda" # the system
 
     ebs {
       volume_type = "gp3"
-      volume_size = 200 # GB: an image with CUDA, and objects that Ray spills
+      encrypted   = true
+    }
+  }
+
+  block_device_mappings {
+    device_name = "/dev/xvdb" # images with CUDA, and objects that Ray spills
+
+    ebs {
+      volume_type = "gp3"
+      volume_size = 200 # GB
       encrypted   = true
     }
   }
@@ -58,5 +68,14 @@ resource "aws_launch_template" "node" {
     http_endpoint               = "enabled"
     http_tokens                 = "required"
     http_put_response_hop_limit = 1 # a pod has its own role, and cannot take the node's
+  }
+
+  dynamic "tag_specifications" {
+    for_each = ["instance", "volume"]
+
+    content {
+      resource_type = tag_specifications.value
+      tags          = { Name = var.name, project = var.name } # the provider's default tags end at the template
+    }
   }
 }

@@ -26,15 +26,17 @@ variable "node_groups" {
     instance_types = list(string)
     gpu            = optional(bool, false)
     spot           = optional(bool, false)
+    one_zone       = optional(bool, false)
     min_nodes      = optional(number, 0)
     max_nodes      = number
   }))
   default = {
-    head           = { instance_types = ["m6i.2xlarge"], min_nodes = 1, max_nodes = 3 } # and what else runs in Kubernetes
-    cpu            = { instance_types = ["m6i.4xlarge", "m5.4xlarge"], max_nodes = 8 }
-    gpu-small-spot = { instance_types = ["g6.2xlarge", "g5.2xlarge"], gpu = true, spot = true, max_nodes = 8 }
-    gpu-small      = { instance_types = ["g6.2xlarge", "g5.2xlarge"], gpu = true, max_nodes = 2 }
-    gpu-large-spot = { instance_types = ["g6e.4xlarge"], gpu = true, spot = true, max_nodes = 4 }
-    gpu-large      = { instance_types = ["g6e.4xlarge"], gpu = true, max_nodes = 1 }
+    # What else runs in Kubernetes is here, too. The head's volume lies in a zone, which it cannot leave.
+    head           = { instance_types = ["m6i.2xlarge"], one_zone = true, min_nodes = 1, max_nodes = 3 }
+    cpu            = { instance_types = ["m6i.4xlarge"], max_nodes = 8 }
+    gpu-small-spot = { instance_types = ["g6.xlarge"], gpu = true, spot = true, max_nodes = 8 }
+    gpu-small      = { instance_types = ["g6.xlarge"], gpu = true, max_nodes = 8 }
+    gpu-large-spot = { instance_types = ["g5.12xlarge"], gpu = true, spot = true, max_nodes = 4 }
+    gpu-large      = { instance_types = ["g5.12xlarge"], gpu = true, max_nodes = 4 }
   }
 }

@@ -1,4 +1,4 @@
-# Workers have no public address and go out through one NAT gateway; S3 is reached without it.
+# No node has a public address: they go out through one NAT gateway, and to S3 without it.
 
 resource "aws_vpc" "this" {
   #checkov:skip=CKV2_AWS_11: flow logs are billed by the byte; turn them on for the whole account where they are read
@@ -13,7 +13,7 @@ resource "aws_default_security_group" "this" {
 }
 
 resource "aws_subnet" "private" {
-  for_each = local.zones
+  for_each = { for number, zone in var.zones : zone => number }
 
   vpc_id            = aws_vpc.this.id
   availability_zone = each.key
@@ -22,14 +22,10 @@ resource "aws_subnet" "private" {
 }
 
 resource "aws_subnet" "public" {
-  for_each = local.zones
-  #checkov:skip=CKV_AWS_130: only the head is started here, so that its admin can reach it by SSH
-
-  vpc_id                  = aws_vpc.this.id
-  availability_zone       = each.key
-  cidr_block              = cidrsubnet(var.cidr, 8, 240 + each.value)
-  map_public_ip_on_launch = true
-  tags                    = { Name = "${var.name}-public-${each.key}" }
+  vpc_id            = aws_vpc.this.id
+  availability_zone = var.zones[0]
+  cidr_block        = cidrsubnet(var.cidr, 8, 255)
+  tags              = { Name = "${var.name}-public" }
 }
 
 resource "aws_internet_gateway" "this" {
@@ -44,7 +40,7 @@ resource "aws_eip" "nat" {
 
 resource "aws_nat_gateway" "this" {
   allocation_id = aws_eip.nat.id
-  subnet_id     = values(aws_subnet.public)[0].id
+  subnet_id     = aws_subnet.public.id
   tags          = { Name = var.name }
 
   depends_on = [aws_internet_gateway.this]
@@ -71,9 +67,7 @@ resource "aws_route_table" "private" {
 }
 
 resource "aws_route_table_association" "public" {
-  for_each = aws_subnet.public
-
-  subnet_id      = each.value.id
+  subnet_id      = aws_subnet.public.id
   route_table_id = aws_route_table.public.id
 }
 
@@ -88,14 +82,14 @@ resource "aws_route_table_association" "private" {
 resource "aws_vpc_endpoint" "s3" {
   vpc_id          = aws_vpc.this.id
   service_name    = "com.amazonaws.${data.aws_region.current.name}.s3"
-  route_table_ids = [aws_route_table.public.id, aws_route_table.private.id]
+  route_table_ids = [aws_route_table.private.id]
   tags            = { Name = "${var.name}-s3" }
 }
 
 resource "aws_security_group" "nodes" {
   #checkov:skip=CKV2_AWS_5: Ray attaches it to the nodes that it starts
   name        = "${var.name}-nodes"
-  description = "Nodes of the Ray cluster: open to each other, and to SSH from where the admins are"
+  description = "Nodes of the Ray cluster: open to each other, and to SSH from ssh_cidrs"
   vpc_id      = aws_vpc.this.id
   tags        = { Name = "${var.name}-nodes" }
 }
@@ -108,7 +102,7 @@ resource "aws_vpc_security_group_ingress_rule" "nodes" {
 }
 
 resource "aws_vpc_security_group_ingress_rule" "ssh" {
-  for_each = toset(var.admin_cidrs)
+  for_each = toset(var.ssh_cidrs)
 
   security_group_id = aws_security_group.nodes.id
   description       = "SSH, and Ray's dashboard through it"
@@ -137,7 +131,3 @@ resource "aws_vpc_security_group_egress_rule" "web" {
 }
 
 data "aws_region" "current" {}
-
-locals {
-  zones = { for number, zone in var.zones : trimspace(zone) => number }
-}

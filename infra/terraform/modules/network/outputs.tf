@@ -1,13 +1,9 @@
-output "private_subnets" {
+output "subnets" {
   value = [for subnet in aws_subnet.private : subnet.id]
 }
 
-output "private_subnet_arns" {
+output "subnet_arns" {
   value = [for subnet in aws_subnet.private : subnet.arn]
-}
-
-output "public_subnets" {
-  value = [for subnet in aws_subnet.public : subnet.id]
 }
 
 output "security_group" {

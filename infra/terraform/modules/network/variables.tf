@@ -11,6 +11,6 @@ variable "zones" {
   type = list(string)
 }
 
-variable "admin_cidrs" {
+variable "ssh_cidrs" {
   type = list(string)
 }
