@@ -193,7 +193,8 @@ def test_kubernetes_encrypts_secrets_logs_and_answers_its_admins(applied):
     cluster = applied.client("eks").describe_cluster(name=applied.outputs["kubernetes_cluster"])["cluster"]
     assert cluster["encryptionConfig"][0]["resources"] == ["secrets"]
     assert cluster["resourcesVpcConfig"]["publicAccessCidrs"] == [ADMIN]
-    assert all(log["enabled"] for log in cluster["logging"]["clusterLogging"])
+    logged = {kind for log in cluster["logging"]["clusterLogging"] if log["enabled"] for kind in log["types"]}
+    assert logged == {"api", "audit", "authenticator", "controllerManager", "scheduler"}
 
 
 def test_each_worker_group_has_nodes_of_its_own(applied):
