@@ -31,7 +31,7 @@ cluster-files: install
 # BUILD_ARGS="--build-arg EXTRAS=gcs,postgres" for what infra/docker/Dockerfile leaves open.
 image: install
 	$(if $(BUILDER),,$(error neither docker nor buildah is here to build the image))
-	$(BUILDER) build --file infra/docker/Dockerfile $(BUILD_ARGS) \
+	BUILDAH_LAYERS=true $(BUILDER) build --file infra/docker/Dockerfile $(BUILD_ARGS) \
 	    --build-arg REVISION=$$(git describe --always --dirty --abbrev=40) \
 	    --tag $$($(BIN)/python -c 'from cluster.configure import settings; print(settings()["image"])') .
 

@@ -9,6 +9,7 @@ import secrets
 import shutil
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ import pytest
 from fake_cloud import end, free_ports, wait_for_head
 
 ROOT = Path(__file__).parent.parent
+MAX_SECONDS = 60
+"""Until `ray status` has heard of a head that already answers."""
 TOOLS = ("buildah", "debootstrap")
 
 pytestmark = [
@@ -38,6 +41,15 @@ RUN useradd --create-home --uid 1000 --gid 100 ray \\
 ENV HOME=/home/ray PATH=/home/ray/anaconda3/bin:/usr/bin:/bin
 USER 1000
 WORKDIR /home/ray
+"""
+_TASK = """
+import os, ray
+ray.init(log_to_driver=False)
+@ray.remote
+def task():
+    import emo
+    return emo.__version__, os.geteuid()
+print(*ray.get(task.remote()))
 """
 
 
@@ -111,6 +123,7 @@ def image(buildah, base, tmp_path_factory) -> str:
         str(folder),
     ]
     subprocess.run([sys.executable, *fetched], check=True)
+    folder.chmod(0o755)  # the image's user reads it
     (folder / "pip.conf").write_text("[global]\nno-index = true\nfind-links = /packages\n")
     buildah.build(
         "emo",
@@ -218,9 +231,15 @@ def head(container, tmp_path) -> Iterator[Head]:
 
 
 def test_a_head_in_the_image_answers_whoever_has_its_token(head):
-    status = head.container.run("ray", "status", "--address", head.address, flags=head.flags)
-    assert status.returncode == 0, status.stderr
-    assert "1.0 CPU" in status.stdout
+    asked = head.container.run("python", "-c", _TASK, flags=(*head.flags, "--env", f"RAY_ADDRESS={head.address}"))
+    assert asked.returncode == 0, asked.stderr
+    assert asked.stdout.split() == ["0.1.0", "1000"]
+    deadline = time.monotonic() + MAX_SECONDS
+    while "/1.0 CPU" not in (
+        said := head.container.run("ray", "status", "--address", head.address, flags=head.flags).stdout
+    ):
+        assert time.monotonic() < deadline, said
+        time.sleep(1)
     assert head.status_of({"Authorization": f"Bearer {head.token}"}) == 200
     assert head.status_of({}) == 401
     assert head.status_of({"Authorization": "Bearer wrong"}) == 403
