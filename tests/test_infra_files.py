@@ -54,9 +54,16 @@ def test_ray_asks_for_its_token_in_the_image_and_reports_nothing():
     assert variables["RAY_USAGE_STATS_ENABLED"] == "0"
 
 
-def test_requirements_are_a_layer_below_the_code():
-    copied = [each for kind, each in instructions() if kind == "COPY"]
-    order = [next(i for i, each in enumerate(copied) if name in each) for name in ("requirements.txt", " emo ", "jobs")]
+def test_requirements_are_a_layer_below_what_changes_with_every_commit():
+    lines = [" ".join(each) for each in instructions()]
+    parts = (
+        "--requirement requirements.txt",
+        "ARG EXTRAS",
+        "pip install --no-cache-dir --no-build",
+        "jobs",
+        "REVISION",
+    )
+    order = [next(number for number, line in enumerate(lines) if part in line) for part in parts]
     assert order == sorted(order)
 
 
