@@ -36,6 +36,8 @@ METRICS = {
     "emo_posts_embedded_total": Meaning(
         metrics.Counter, "Posts that passed through an encoder's branch", ("checkpoint", "modality")
     ),
+    "emo_cost": Meaning(metrics.Gauge, "Money that the nodes have cost so far", ("run", "currency")),
+    "emo_node_hours": Meaning(metrics.Gauge, "Hours that nodes have run for the sweep", ("run", "node_type")),
 }
 """Every metric; Ray puts ``ray_`` before its name, and labels of its own beside these (SessionName, NodeAddress)."""
 
