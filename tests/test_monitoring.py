@@ -75,6 +75,8 @@ def test_a_node_serves_what_sweeps_and_posts_have_come_to(ray_session, tmp_path)
     assert {name: total(found, name) - (total(before, name) or 0) for name in posts} == posts
     assert total(found, "emo_posts_embedded_total", checkpoint=branch.checkpoint, modality="text") == 12
     assert {name for name in found if name.startswith("emo_")} == set(METRICS)
+    time.sleep(4 * REPORT_SECONDS)  # after half of that Ray forgets what is not set again
+    assert {key: total(served(), key[0], run="one", **dict(key[1])) for key in wanted} == wanted
 
 
 @pytest.mark.parametrize("folder", ["/data/runs/one", "/data/runs/one/", "s3://bucket/runs/one", "runs/one", "one"])
