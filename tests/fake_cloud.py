@@ -127,6 +127,7 @@ def fake_cloud(
     }
     head_environment = environment | {
         "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # at its end, what its nodes do is over
         "AUTOSCALER_METRIC_PORT": str(ports[4]),
         "DASHBOARD_METRIC_PORT": str(ports[5]),
         "RAY_FAKE_CLUSTER": "1",

@@ -19,8 +19,10 @@ from corpora import write_posts
 from fake_cloud import FakeCloud, fake_cloud, free_ports, node_type
 from kills import kill_tree
 from monitored import ALERTS, MONITORING, PANELS, expressions, metric_names
+from ray.dashboard.modules.reporter.reporter_agent import METRICS_GAUGES
 from test_autoscaling import num_training, sweep
 
+from emo.monitoring import METRICS
 from emo.tables import read_table
 
 pytestmark = pytest.mark.slow
@@ -127,6 +129,10 @@ def watched(tmp_path_factory) -> Iterator[Watched]:
 def test_every_metric_that_is_named_is_there(watched):
     named = set().union(*map(metric_names, expressions().values()))
     assert named - set(watched.prometheus.series()) == set(UNSEEN)
+
+
+def test_metrics_that_are_not_seen_here_exist():
+    assert {name.removeprefix("ray_") for name in UNSEEN} <= {*METRICS_GAUGES, *METRICS}
 
 
 def test_alerts_are_tested_on_series_that_have_the_labels_of_real_ones(watched):
