@@ -48,11 +48,12 @@ class Node:
     def at_work(self) -> list[str]:
         """What its actors and tasks are doing, as in ``ImplicitFunc.train``."""
         found = []
-        for process in self.raylet.children():
-            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                title = " ".join(process.cmdline()).strip()
-                if title.startswith("ray::") and "." in title:
-                    found.append(title.removeprefix("ray::"))
+        with contextlib.suppress(psutil.NoSuchProcess):  # a node may end at any moment
+            for process in self.raylet.children():
+                with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                    title = " ".join(process.cmdline()).strip()
+                    if title.startswith("ray::") and "." in title:
+                        found.append(title.removeprefix("ray::"))
         return found
 
     def lose(self) -> None:

@@ -85,6 +85,13 @@ def configuration(folder: Path, cloud: FakeCloud) -> Path:
     return folder / "prometheus.yml"
 
 
+def lose_one_that_trains(cloud: FakeCloud) -> bool:
+    """Lose a node that has a trial at work, if there is one."""
+    if at_work := [node for node in cloud.nodes() if num_training(node)]:
+        at_work[0].lose()
+    return bool(at_work)
+
+
 @dataclass(frozen=True)
 class Watched:
     """What was watched, and by whom."""
@@ -114,9 +121,8 @@ def watched(tmp_path_factory) -> Iterator[Watched]:
             server = subprocess.Popen([*command, f"--storage.tsdb.path={folder / 'tsdb'}"], stdout=log, stderr=log)
         try:
             with sweep(cloud, folder, folder, "--trials", str(TRIALS), epochs=100) as job:
-                job.wait_until(lambda: any(map(num_training, cloud.nodes())), "a trial")
-                prometheus.wait_for('ray_resources{Name="CPU", State="USED"} > 0 and on (instance) ray_node_cpu_count')
-                next(node for node in cloud.nodes() if num_training(node)).lose()
+                prometheus.wait_for('ray_emo_trials{status="running"} > 0')
+                job.wait_until(lambda: lose_one_that_trains(cloud), "a trial")
                 prometheus.wait_for('ray_emo_trials{status="done"} == on (run) group_left ray_emo_trials_planned')
                 prometheus.wait_for('ALERTS{alertname="EmoNodeLost"}')
                 trials = read_table(str(job.run / "trials.parquet")).to_pylist()
