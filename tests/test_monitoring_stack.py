@@ -1,10 +1,12 @@
 """infra/monitoring at work: Prometheus scrapes a cluster that grows for a sweep and loses a node meanwhile."""
 
+import contextlib
 import json
 import re
 import shutil
 import subprocess
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -65,10 +67,14 @@ class Prometheus:
         return found
 
     def wait_for(self, expression: str) -> None:
+        """Until an expression has a value."""
         deadline = time.time() + MAX_SECONDS
-        while not self.ask("query", query=expression)["result"]:
-            assert time.time() < deadline, f"{expression} never came"
+        while time.time() < deadline:
+            with contextlib.suppress(urllib.error.URLError):  # it may not listen yet
+                if self.ask("query", query=expression)["result"]:
+                    return
             time.sleep(0.5)
+        raise AssertionError(f"{expression} never came")
 
 
 def configuration(folder: Path, cloud: FakeCloud) -> Path:
