@@ -48,11 +48,12 @@ class Node:
     def at_work(self) -> list[str]:
         """What its actors and tasks are doing, as in ``ImplicitFunc.train``."""
         found = []
-        for process in self.raylet.children():
-            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                title = " ".join(process.cmdline()).strip()
-                if title.startswith("ray::") and "." in title:
-                    found.append(title.removeprefix("ray::"))
+        with contextlib.suppress(psutil.NoSuchProcess):  # a node may end at any moment
+            for process in self.raylet.children():
+                with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                    title = " ".join(process.cmdline()).strip()
+                    if title.startswith("ray::") and "." in title:
+                        found.append(title.removeprefix("ray::"))
         return found
 
     def lose(self) -> None:
@@ -68,6 +69,8 @@ class FakeCloud:
     environment: dict[str, str]
     """For processes that shall join it."""
     head: psutil.Process
+    dashboard: str
+    """The address of Ray's dashboard, where it was asked for."""
 
     def nodes(self) -> list[Node]:
         """The nodes that there are, the oldest first."""
@@ -88,27 +91,34 @@ def node_type(most: int, **resources: float) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def fake_cloud(
-    folder: Path, node_types: dict[str, dict[str, Any]], *, v2: bool = False, idle_seconds: float = 5.0
+    folder: Path,
+    node_types: dict[str, dict[str, Any]],
+    *,
+    v2: bool = False,
+    idle_seconds: float = 5.0,
+    dashboard: bool = False,
 ) -> Iterator[FakeCloud]:
     """A head without cores, whose autoscaler adds nodes of these types on demand and removes idle ones.
 
-    It listens on loopback and wants a token of its own.
+    It listens on loopback and wants a token of its own. Its dashboard tells Prometheus where metrics are served.
     """
     sockets = tempfile.mkdtemp(prefix="cloud-")  # whose paths may have 107 characters
     token = folder / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
-    port, *ports = free_ports(7)
+    port, *ports = free_ports(8)
     address = f"127.0.0.1:{port}"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment |= QUIET | LOCAL | {"RAY_AUTH_TOKEN_PATH": str(token), "RAY_enable_autoscaler_v2": str(int(v2))}
+    environment["RAY_metrics_report_interval_ms"] = os.environ["RAY_metrics_report_interval_ms"]  # noqa: SIM112
     (folder / "cluster.json").write_text(json.dumps(cluster_file(address, node_types, idle_seconds)))
     flags = {
         "port": port,
         "num-cpus": 0,
         "num-gpus": 0,
         "object-store-memory": 200_000_000,
-        "include-dashboard": "false",
+        "include-dashboard": str(dashboard).lower(),
+        "dashboard-port": ports[6],
         "autoscaling-config": folder / "cluster.json",
         "temp-dir": sockets,
         "ray-client-server-port": ports[0],
@@ -118,6 +128,7 @@ def fake_cloud(
     }
     head_environment = environment | {
         "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # at its end, what its nodes do is over
         "AUTOSCALER_METRIC_PORT": str(ports[4]),
         "DASHBOARD_METRIC_PORT": str(ports[5]),
         "RAY_FAKE_CLUSTER": "1",
@@ -131,7 +142,7 @@ def fake_cloud(
     head = psutil.Process(process.pid)
     try:
         wait_for_head(process, folder / "head.log")
-        yield FakeCloud(address, environment | {"RAY_ADDRESS": address}, head)
+        yield FakeCloud(address, environment | {"RAY_ADDRESS": address}, head, f"127.0.0.1:{ports[6]}")
     finally:
         end(process)
         shutil.rmtree(sockets, ignore_errors=True)
