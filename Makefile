@@ -1,8 +1,9 @@
 # Every target makes .venv first, and again only where the pinned requirements or the project's own have changed.
 PYTHON ?= python3
 BIN := .venv/bin
+BUILDER ?= $(shell for each in docker buildah; do command -v $$each && break; done)
 
-.PHONY: install sweep test test-slow bench cluster-local cluster-local-stop cluster-files lint format clean
+.PHONY: install sweep test test-slow bench cluster-local cluster-local-stop cluster-files image lint format clean
 
 install: .venv/.installed
 
@@ -32,6 +33,13 @@ cluster-local-stop: install
 
 cluster-files: install
 	$(BIN)/python cluster/configure.py
+
+# BUILD_ARGS="--build-arg EXTRAS=gcs,postgres" for what infra/docker/Dockerfile leaves open.
+image: install
+	$(if $(BUILDER),,$(error neither docker nor buildah is here to build the image))
+	BUILDAH_LAYERS=true $(BUILDER) build --file infra/docker/Dockerfile $(BUILD_ARGS) \
+	    --build-arg REVISION=$$(git describe --always --dirty --abbrev=40) \
+	    --tag $$($(BIN)/python -c 'from cluster.configure import settings; print(settings()["image"])') .
 
 lint: install
 	$(BIN)/ruff check .

@@ -37,11 +37,12 @@ class Node:
     def at_work(self) -> list[str]:
         """What its actors and tasks are doing, as in ``ImplicitFunc.train``."""
         found = []
-        for process in self.raylet.children():
-            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                title = " ".join(process.cmdline()).strip()
-                if title.startswith("ray::") and "." in title:
-                    found.append(title.removeprefix("ray::"))
+        with contextlib.suppress(psutil.NoSuchProcess):  # a node may end at any moment
+            for process in self.raylet.children():
+                with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                    title = " ".join(process.cmdline()).strip()
+                    if title.startswith("ray::") and "." in title:
+                        found.append(title.removeprefix("ray::"))
         return found
 
     def lose(self) -> None:
@@ -57,6 +58,8 @@ class FakeCloud:
     environment: dict[str, str]
     """For processes that shall join it."""
     head: psutil.Process
+    dashboard: str
+    """The address of Ray's dashboard, where it was asked for."""
 
     def nodes(self) -> list[Node]:
         """The nodes that there are, the oldest first."""
@@ -77,7 +80,12 @@ def node_type(most: int, **resources: float) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def fake_cloud(
-    folder: Path, node_types: dict[str, dict[str, Any]], *, v2: bool = False, idle_seconds: float = 5.0
+    folder: Path,
+    node_types: dict[str, dict[str, Any]],
+    *,
+    v2: bool = False,
+    idle_seconds: float = 5.0,
+    dashboard: bool = False,
 ) -> Iterator[FakeCloud]:
     """A head whose autoscaler adds nodes of these types on demand and removes idle ones."""
 
@@ -87,14 +95,15 @@ def fake_cloud(
 
     environment = {
         "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # at its end, what its nodes do is over
         "RAY_enable_autoscaler_v2": str(int(v2)),
         "RAY_FAKE_CLUSTER": "1",
         "RAY_CLOUD_INSTANCE_ID": HEAD_ID,
         "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_ID,
     }
-    with started_head(folder, environment, flags) as head:
+    with started_head(folder, environment, flags, dashboard=dashboard) as head:
         joining = head.environment | {"RAY_enable_autoscaler_v2": str(int(v2))}
-        yield FakeCloud(head.address, joining, psutil.Process(head.process.pid))
+        yield FakeCloud(head.address, joining, psutil.Process(head.process.pid), head.dashboard)
 
 
 def cluster_file(address: str, node_types: dict[str, dict[str, Any]], idle_seconds: float) -> dict[str, Any]:

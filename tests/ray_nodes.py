@@ -39,30 +39,51 @@ class Head:
     process: subprocess.Popen
     folder: Path
     """For what is known of its nodes: their logs."""
+    dashboard: str
+    """Host and port, where it has one."""
+    start_again: Callable[[], subprocess.Popen]
+    """Starts it where it was, as a supervisor does once it is gone."""
 
 
 @contextlib.contextmanager
-def started_head(folder: Path, environment: Mapping[str, str], flags: Callable[[str], list[str]]) -> Iterator[Head]:
+def started_head(
+    folder: Path, environment: Mapping[str, str], flags: Callable[[str], list[str]], *, dashboard: bool = False
+) -> Iterator[Head]:
     """A head with an environment, and the flags that a function makes of its address, beside those that it needs."""
     token = folder / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
-    port, client, listen, grpc, metrics, autoscaler, dashboard = free_ports(7)
+    port, client, listen, grpc, metrics, autoscaler, watch, web = free_ports(8)
     address = f"127.0.0.1:{port}"
     joining = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     joining |= QUIET | LOCAL | {"RAY_AUTH_TOKEN_PATH": str(token), "RAY_ADDRESS": address}
-    own = {"AUTOSCALER_METRIC_PORT": str(autoscaler), "DASHBOARD_METRIC_PORT": str(dashboard)}
+    joining["RAY_metrics_report_interval_ms"] = os.environ["RAY_metrics_report_interval_ms"]  # noqa: SIM112
+    own = {"AUTOSCALER_METRIC_PORT": str(autoscaler), "DASHBOARD_METRIC_PORT": str(watch)}
     command = [RAY, "start", "--head", "--block", f"--port={port}", f"--ray-client-server-port={client}"]
-    command += ["--num-cpus=0", "--num-gpus=0", "--include-dashboard=false"]
+    command += [
+        "--num-cpus=0",
+        "--num-gpus=0",
+        f"--include-dashboard={str(dashboard).lower()}",
+        f"--dashboard-port={web}",
+    ]
     command += [f"--dashboard-agent-listen-port={listen}", f"--dashboard-agent-grpc-port={grpc}"]
     command += [f"--metrics-export-port={metrics}", f"--object-store-memory={2 * OBJECT_STORE}", *flags(address)]
     # Paths of sockets may have 107 characters.
     with tempfile.TemporaryDirectory(prefix="cloud-", ignore_cleanup_errors=True) as sockets:
-        process = _started([*command, f"--temp-dir={sockets}"], joining | own | environment, folder / "head.log")
+        processes: list[subprocess.Popen] = []
+
+        def start() -> subprocess.Popen:
+            # a node of its own on this machine would pass for a head that runs
+            Path(sockets, "ray_current_cluster").unlink(missing_ok=True)
+            command_here = [*command, f"--temp-dir={sockets}"]
+            processes.append(_started(command_here, joining | own | environment, folder / "head.log"))
+            return processes[-1]
+
         try:
-            yield Head(address, joining, process, folder)
+            yield Head(address, joining, start(), folder, f"127.0.0.1:{web}", start)
         finally:
-            end(process)
+            for process in processes:
+                end(process)
             shutil.copytree(f"{sockets}/session_latest/logs", folder / "logs", ignore_dangling_symlinks=True)
 
 
