@@ -12,7 +12,7 @@ from monitored import ALERTS, DASHBOARD, MONITORING, PANELS, expressions, metric
 from emo.monitoring import METRICS
 
 ROOT = Path(__file__).parent.parent
-RUNBOOK = ROOT / "infra" / "README.md"
+RUNBOOK = MONITORING / "README.md"
 CLUSTERS = sorted((ROOT / "cluster").rglob("*.yaml"))
 VARIABLES = {"run", "encoder", "datasource", "__interval", "__interval_ms"}
 WIDTH = 24
