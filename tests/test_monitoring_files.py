@@ -12,7 +12,7 @@ from monitored import ALERTS, DASHBOARD, MONITORING, PANELS, expressions, metric
 from emo.monitoring import METRICS
 
 ROOT = Path(__file__).parent.parent
-RUNBOOK = ROOT / "infra" / "README.md"
+RUNBOOK = MONITORING / "README.md"
 CLUSTERS = sorted((ROOT / "cluster").rglob("*.yaml"))
 VARIABLES = {"run", "encoder", "datasource", "__interval", "__interval_ms"}
 WIDTH = 24
@@ -115,13 +115,14 @@ def test_every_port_of_ray_pods_that_has_metrics_is_scraped():
 
 
 def ray_clusters() -> dict[str, dict]:
-    """File and name -> spec of every RayCluster below cluster/, those of RayJobs too."""
+    """File and name -> spec of every RayCluster below cluster/, those of RayJobs that bring one too."""
     found = {}
     for path in CLUSTERS:
         for document in yaml.safe_load_all(path.read_text()):
             if isinstance(document, dict) and document.get("kind") in ("RayCluster", "RayJob"):
                 spec = document["spec"].get("rayClusterSpec", document["spec"])
-                found[f"{path.name}: {document['metadata']['name']}"] = spec
+                if "headGroupSpec" in spec:
+                    found[f"{path.name}: {document['metadata']['name']}"] = spec
     return found
 
 

@@ -131,6 +131,7 @@ def watched(tmp_path_factory) -> Iterator[Watched]:
                 job.wait_until(lambda: lose_one_that_trains(cloud), "a trial")
                 prometheus.wait_for('ray_emo_trials{status="done"} == on (run) group_left ray_emo_trials_planned')
                 prometheus.wait_for('ALERTS{alertname="EmoNodeLost"}')
+                time.sleep(2 * float(INTERVAL.removesuffix("s")))  # whoever asks in such steps has met the last by then
                 trials = read_table(str(job.run / "trials.parquet")).to_pylist()
             yield Watched(prometheus, trials)
         finally:
