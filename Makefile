@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 BUILDER ?= $(shell for each in docker buildah; do command -v $$each && break; done)
 
-.PHONY: install sweep test test-slow bench cluster-files image lint format clean
+.PHONY: install sweep test test-slow bench cluster-local cluster-local-stop cluster-files image lint format clean
 
 install: .venv/.installed
 
@@ -24,6 +24,12 @@ test-slow: install
 
 bench: install
 	$(BIN)/python -m pytest -m bench -s tests/benchmarks
+
+cluster-local: install
+	$(BIN)/python cluster/local.py start
+
+cluster-local-stop: install
+	$(BIN)/python cluster/local.py stop
 
 cluster-files: install
 	$(BIN)/python cluster/configure.py

@@ -21,21 +21,46 @@ MARK = re.compile(r"^\s*# settings: (\w+)$")
 VALUE = re.compile(r"""^(\s*(?:- (?!\S+: )|(?:- )?(?:ARG )?[\w./"-]+\s*(?::\s|=)\s*))(.*)$""")
 
 
-def settings() -> dict[str, str]:
+def settings() -> dict[str, str | list[str]]:
     """The file's settings, and those that follow from them and from what requirements.txt pins."""
-    has = {name: str(value) for name, value in yaml.safe_load((ROOT / "cluster/settings.yaml").read_text()).items()}
+    has = yaml.safe_load((ROOT / "cluster/settings.yaml").read_text())
     pins = dict(line.split("==") for line in (ROOT / "requirements.txt").read_text().split() if "==" in line)
     (emo,) = re.findall(r'^__version__ = "(.*)"$', (ROOT / "emo/__init__.py").read_text(), re.MULTILINE)
     runs_on = f"py{has['python'].replace('.', '')}-{has['accelerator']}"
-    return has | {
-        "ray": pins["ray"],
-        "base_image": f"rayproject/ray:{pins['ray']}-{runs_on}",
-        "image": f"{has['repository']}:{emo}-ray{pins['ray']}-{runs_on}",
-        "tag": f"{emo}-ray{pins['ray']}-{runs_on}",
+    return (
+        has
+        | {
+            "ray": pins["ray"],
+            "base_image": f"rayproject/ray:{pins['ray']}-{runs_on}",
+            "image": f"{has['repository']}:{emo}-ray{pins['ray']}-{runs_on}",
+            "tag": f"{emo}-ray{pins['ray']}-{runs_on}",
+        }
+        | commands(has)
+    )
+
+
+def commands(has: dict[str, str]) -> dict[str, str]:
+    """What nodes and their users run, with the settings in it."""
+    registry, bucket = has["repository"].partition("/")[0], has["bucket"]
+    return {
+        "cache": f"{bucket}/cache",
+        "runs": f"{bucket}/runs",
+        "sweep_command": f"python /home/ray/app/jobs/sweep.py --data {bucket}/data --output {bucket}/runs/sweep "
+        + has["sweep_flags"],
+        "docker_folders": f"-e EMO_CACHE={bucket}/cache -e EMO_RUNS={bucket}/runs",
+        "gcp_docker_folders": f"-e EMO_CACHE={has['gcp_bucket']}/cache -e EMO_RUNS={has['gcp_bucket']}/runs",
+        "docker_login": f"aws ecr get-login-password --region {has['region']} | "
+        f"docker login --username AWS --password-stdin {registry}",
+        "ssh_proxy": f"aws ssm start-session --region {has['region']} --target %h "
+        "--document-name AWS-StartSSHSession --parameters portNumber=%p",
+        "gcp_docker_login": f"gcloud auth configure-docker {registry} --quiet",
+        "gcp_ssh_proxy": "gcloud compute start-iap-tunnel %h %p --listen-on-stdin "
+        f"--project={has['gcp_project']} --zone={has['gcp_zone']}",
+        "gcp_disk": f"zones/{has['gcp_zone']}/diskTypes/pd-balanced",
     }
 
 
-def configured(text: str, values: dict[str, str], quotes: bool = True) -> str:
+def configured(text: str, values: dict[str, str | list[str]], quotes: bool = True) -> str:
     """A file's text with its marked lines set; a ValueError names a mark that no setting or value goes with."""
     lines = text.split("\n")
     for number, line in enumerate(lines):
@@ -44,7 +69,7 @@ def configured(text: str, values: dict[str, str], quotes: bool = True) -> str:
         name, target = mark[1], VALUE.match(lines[number + 1])
         if name not in values or not target:
             raise ValueError(f"line {number + 1}: no {'value below' if name in values else 'setting'} {name!r}")
-        lines[number + 1] = target[1] + (json.dumps(values[name]) if quotes else values[name])
+        lines[number + 1] = target[1] + (json.dumps(values[name]) if quotes else str(values[name]))
     return "\n".join(lines)
 
 

@@ -29,6 +29,7 @@ from emo.encoders.readers import pixels
 from emo.parts import gather
 from emo.posts import posts_manifest
 from emo.prepare import plain_errors
+from emo.room import capacity, has_gpus
 from emo.tables import stream_folder
 from emo.work import Manifest, make_set
 
@@ -213,11 +214,12 @@ def asked_for(manifest: Manifest) -> dict[str, Any]:
 def _share_machine(captioner: Captioner) -> tuple[int, int]:
     """How many actors there are, and the threads of each: one on every GPU, or else as many on the cores as memory
     has room for the weights."""
-    resources = ray.cluster_resources()
-    cpus = max(1, int(resources.get("CPU", 1)))
-    if gpus := int(resources.get("GPU", 0)):
-        return gpus, max(1, cpus // gpus)
-    num_actors = min(cpus, max(1, int(resources.get("memory", 0) / (_ROOM * _num_bytes(captioner)))))
+    room = capacity()
+    cpus = max(1, int(room["CPU"]))
+    if has_gpus():
+        return int(room["GPU"]), max(1, cpus // int(room["GPU"]))
+    memory = ray.cluster_resources().get("memory", 0)
+    num_actors = min(cpus, max(1, int(memory / (_ROOM * _num_bytes(captioner)))))
     return num_actors, max(1, cpus // num_actors)
 
 

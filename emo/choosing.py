@@ -6,12 +6,10 @@ from emo.encoded import encoded_posts
 from emo.encoders import FAMILIES, NO_LORA, ONE_LAYER, UNTRAINED, EncoderSpec, parse_encoder
 from emo.losses import check_single_label
 from emo.pipeline import Posts, mode_of
-from emo.room import require_room
 
 
 def check_choices(config: SweepConfig, posts: Posts) -> None:
-    """A UserError where the cluster, or these posts, can never be trained on as it was asked."""
-    require_room(config)
+    """A UserError where these posts can never be trained on as it was asked."""
     if "softmax" in config.space.loss:
         check_single_label(encoded_posts(posts.folder, [], config.fold).targets)
 

@@ -1,12 +1,15 @@
 """How every job starts and ends: flags, Ray, and one sentence for a mistake."""
 
+import signal
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import tyro
 
+from emo import storage
 from emo.config import TRAINS_ENCODERS, SweepConfig, TrainConfig
+from emo.console import warn
 from emo.errors import sentence
 from emo.session import silence_native_code, start_ray
 
@@ -27,6 +30,8 @@ def run_job(config_type: type[Any], main: Callable[[Any], None], *, needs_ray: b
             silence_native_code()
         if needs_ray:
             start_ray(verbose=config.verbose, dashboard=needs_dashboard(config))
+            signal.signal(signal.SIGTERM, stop)
+        check_start(config)
         main(config)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -37,6 +42,27 @@ def run_job(config_type: type[Any], main: Callable[[Any], None], *, needs_ray: b
             raise
         print(f"error: {in_flags_of(config_type, said)}", file=sys.stderr)
         sys.exit(2)
+
+
+def stop(*_: Any) -> NoReturn:
+    """End the job, as `ray job stop` asks by SIGTERM."""
+    print("stopped; the same command goes on with what is done (a run with --output and --resume)", file=sys.stderr)
+    sys.exit(128 + signal.SIGTERM)
+
+
+def check_start(config: Any) -> None:
+    """A UserError where the cluster has no room for the job, or it could not write what it makes; a warning where other
+    nodes could not read that."""
+    from emo.room import has_other_nodes, require_room  # with Ray, which not every job needs
+
+    if isinstance(config, SweepConfig | TrainConfig):
+        require_room(config if isinstance(config, SweepConfig) else config.as_sweep())
+
+    for name in ("output", "cache"):
+        if (uri := getattr(config, name, None)) is not None:
+            storage.require_writable(f"--{name}", uri)
+            if not storage.is_remote(uri) and has_other_nodes():
+                warn(f"--{name} {uri} lies on this node; unless the others reach it too, name a store, as in s3://")
 
 
 def in_flags_of(config_type: type[Any], said: str) -> str:

@@ -23,6 +23,7 @@ from emo.encoders.load import load_encoder
 from emo.parts import missing_parts, writing_part
 from emo.posts import data_folder
 from emo.reading import TextVariant, encoder_inputs
+from emo.room import capacity, has_gpus
 from emo.tables import parquet_files
 
 ROWS_PER_PART = 256
@@ -165,12 +166,12 @@ def map_posts(
     num_todo = sum(unit.num_rows for unit in todo)
     progress = Progress(what, num_posts, num_posts - num_todo)
     if todo:
-        has = ray.cluster_resources()
-        gpus, cpus = int(has.get("GPU", 0)), int(has.get("CPU", 1))
-        size = min(num_actors or gpus or max(1, cpus), len(todo) if num_actors else -(-num_todo // ROWS_PER_ACTOR))
+        device = "GPU" if has_gpus() else "CPU"
+        most = num_actors or max(1, int(capacity()[device]))
+        size = min(most, len(todo) if num_actors else -(-num_todo // ROWS_PER_ACTOR))
         together = 4 if len(todo) >= 16 * size else 1
         given = ray.data.from_items([{"unit": unit} for unit in todo], override_num_blocks=-(-len(todo) // together))
-        reserved: dict[str, Any] = {"num_gpus": 1} if gpus else {"num_cpus": 1}
+        reserved: dict[str, Any] = {"num_gpus": 1} if device == "GPU" else {"num_cpus": 1}
         made = given.map_batches(
             _Worker,
             fn_constructor_args=(kind, arguments, columns, parts),
@@ -178,6 +179,7 @@ def map_posts(
             compute=ray.data.ActorPoolStrategy(size=size),
             **reserved,
         )
+        made.set_name(what)
         for row in made.iter_rows():
             progress.advance(row["num_rows"])
             if done:

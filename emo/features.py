@@ -78,7 +78,7 @@ def _encode_posts(posts: str, branch: Branch, folder: str, work: str, text: Text
     columns = ["post_id", *input_columns(branch.modality)]
     parts, data = storage.join(work, "parts"), storage.new_data_folder()
     num_posts = posts_manifest(posts)["num_posts"]
-    what, arguments = f"posts encoded ({branch.modality})", (branch, text, layers)
+    what, arguments = f"posts encoded ({branch.family}, {branch.modality})", (branch, text, layers)
     done = partial(count, "emo_posts_embedded_total", checkpoint=branch.checkpoint, modality=branch.modality)
     map_posts(posts, parts, what, Encode, arguments, columns, num_posts, done=done)
     gather(parts, storage.join(folder, data), compression="none", use_dictionary=False)  # noise, to a compressor

@@ -1,11 +1,13 @@
 """Figures of our own among Ray's metrics, which every node serves to Prometheus on its metrics port.
 
 The driver sets them, since it knows them exactly: what a worker counted is lost where it ends before its next report,
-and counted twice where its task is repeated. Ray reports every 10 s, and drops a process's gauges 20 s after its end.
-Where Ray collects no metrics, nothing happens.
+and counted twice where its task is repeated. Ray reports every 10 s, and drops a gauge 20 s after it was last set, so
+gauges are set again and again until their process ends. Where Ray collects no metrics, nothing happens.
 """
 
 import functools
+import threading
+import time
 import urllib.parse
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,6 +16,9 @@ import ray
 from ray.util import metrics
 
 STATUSES = ("running", "done", "failed", "pruned")
+
+REPEAT_SECONDS = 1.0
+"""How often gauges are set again: some hundred of them, in a millisecond."""
 
 
 class Meaning(NamedTuple):
@@ -30,6 +35,8 @@ METRICS = {
     ),
     "emo_trials_planned": Meaning(metrics.Gauge, "Trials that the whole sweep will have", ("run",)),
     "emo_best_val_macro_f1": Meaning(metrics.Gauge, "The best val macro F1 of any trial so far", ("run", "encoder")),
+    "emo_cost": Meaning(metrics.Gauge, "Money that the nodes have cost so far", ("run", "currency")),
+    "emo_node_hours": Meaning(metrics.Gauge, "Hours that nodes have run for the sweep", ("run", "node_type")),
     "emo_posts_read_total": Meaning(metrics.Counter, "Rows of raw corpora that were read and cleaned", ()),
     "emo_posts_prepared_total": Meaning(metrics.Counter, "Posts that became prepared posts", ()),
     "emo_posts_rejected_total": Meaning(metrics.Counter, "Rows that were set aside as rejects", ()),
@@ -47,8 +54,30 @@ def _metric(name: str) -> metrics.Metric:
     return kind(name, description, labels)
 
 
+_gauges: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+"""What every gauge of this process is set to."""
+_lock = threading.Lock()
+
+
 def set_gauge(name: str, value: float, **labels: str) -> None:
-    _metric(name).set(value, labels)  # type: ignore[attr-defined]
+    """Set a gauge, and keep it set."""
+    with _lock:
+        _gauges[name, tuple(labels.items())] = value
+        _metric(name).set(value, labels)  # type: ignore[attr-defined]
+    _keep_gauges()
+
+
+@functools.cache
+def _keep_gauges() -> None:
+    threading.Thread(target=_repeat, daemon=True).start()
+
+
+def _repeat() -> None:
+    while True:
+        time.sleep(REPEAT_SECONDS)
+        with _lock:
+            for (name, labels), value in _gauges.items() if ray.is_initialized() else ():
+                _metric(name).set(value, dict(labels))  # type: ignore[attr-defined]
 
 
 def count(name: str, number: int, **labels: str) -> None:

@@ -11,7 +11,7 @@ from emo.metrics import METRICS
 from emo.monitoring import metrics_address
 from emo.posts import num_folds
 from emo.reading import Cut
-from emo.room import grows, num_cpus, on_gpus
+from emo.room import grows, grows_to, num_cpus, on_gpus
 
 
 def show_posts(manifest: dict[str, Any]) -> None:
@@ -69,7 +69,10 @@ def show_plan(config: SweepConfig, specs: list[EncoderSpec]) -> None:
     refined = f", then {budget.refine_trials} more for the best {budget.refine_top}" if budget.refine_trials else ""
     total = budget.total_trials(len(specs))
     each = "each" if budget.turns == "fair" else "each on average, the later ones for the better half"
-    workers = f"{num_cpus()} cores" + (", and as many as the cluster grows to" if grows() else "")
+    workers = f"{num_cpus()} cores"
+    if grows():
+        told = [f"{amount:g} {'cores' if name == 'CPU' else f'{name}s'}" for name, amount in grows_to().items()]
+        workers += f"; the cluster grows to {' and '.join(told) or 'as many as it may'}"
     show_facts(
         "Plan",
         [

@@ -11,6 +11,7 @@ import ray
 import ray.data
 
 from emo import labels, posts, raw, storage
+from emo.account import describe
 from emo.config import PrepareConfig, UserError, to_dict
 from emo.console import Progress
 from emo.errors import in_words
@@ -20,7 +21,7 @@ from emo.raw import Chunk, Source
 from emo.room import num_cpus
 from emo.rows import KEPT, SMALL, Cleaning, Finish, clean_chunk
 from emo.tables import read_folder, write_table
-from emo.verdict import Verdict, decide, describe
+from emo.verdict import Verdict, decide
 from emo.work import Manifest, make_set
 
 TASKS_PER_CORE, MAX_CHUNKS_PER_TASK = 4, 8
@@ -150,6 +151,7 @@ def _clean(task: Cleaning, parts: str) -> None:
         blocks = -(-len(todo) // together)
         dataset = ray.data.from_items([{"number": number} for number in todo], override_num_blocks=blocks)
         cleaned = dataset.map_batches(_clean_chunks, batch_size=None, batch_format="pyarrow", fn_kwargs=kwargs)  # type: ignore[arg-type]
+        cleaned.set_name("clean posts")
         for row in cleaned.iter_rows():
             progress.advance(row["num_rows"])
             count("emo_posts_read_total", row["num_rows"])

@@ -49,12 +49,21 @@ class Run:
         return any(event.endswith(f" {FINISHED}") for event in self.events)
 
 
+SUBMITTED = "/runtime_resources/working_dir_files/"
+"""In the path of the folder that Ray runs a submitted job in, and removes some time after its end."""
+
+
 def output_folder(output: str | None, name: str) -> str:
-    """The folder that a job writes into: the one that was named, or a new dated one under runs/."""
+    """The folder that a job writes into: the one that was named, or a new dated one below EMO_RUNS, or else runs/, of a
+    submitted job in the home folder. A UserError where it would be removed with the job."""
+    is_submitted = SUBMITTED in os.getcwd()
     if output is None:
-        now = datetime.datetime.now().strftime("%Y-%m-%d-%H%M%S")
-        return os.path.abspath(os.path.join("runs", f"{name}-{now}"))
-    return storage.absolute(output)
+        runs = os.environ.get("EMO_RUNS") or ("~/runs" if is_submitted else "runs")
+        output = storage.join(runs, f"{name}-{datetime.datetime.now().strftime('%Y-%m-%d-%H%M%S')}")
+    folder = storage.absolute(output)
+    if is_submitted and folder.startswith(os.getcwd()):
+        raise UserError(f"--output {output} lies in the job's own folder, which Ray removes; name a full path or URI.")
+    return folder
 
 
 def claim(folder: str, hint: str = "") -> None:

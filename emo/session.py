@@ -61,16 +61,21 @@ def start_ray(*, verbose: bool = False, dashboard: bool = False) -> None:
     """
     import ray
 
+    from emo.joining import check_versions, joining
+
     if ray.is_initialized():
         return
     address = os.environ.get("RAY_ADDRESS", "local")
-    ray.init(
-        address=address,
-        include_dashboard=dashboard if address == "local" else None,
-        runtime_env={} if verbose else {"env_vars": QUIET},
-        log_to_driver=verbose,
-        logging_level=logging.INFO if verbose else logging.ERROR,
-    )
+    if address != "local":
+        check_versions()
+    with joining(address):
+        ray.init(
+            address=address,
+            include_dashboard=dashboard if address == "local" else None,
+            runtime_env={} if verbose else {"env_vars": QUIET},
+            log_to_driver=verbose,
+            logging_level=logging.INFO if verbose else logging.ERROR,
+        )
     silence_data(verbose)
     node = ray._private.worker.global_worker.node
     assert node

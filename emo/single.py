@@ -30,7 +30,7 @@ def train(run: Run, encoder: str, head: HeadConfig, data: TrainingData, job: Tra
     if storage.exists(run.path("trials.parquet")):
         return
     try:
-        metrics = _on_workers(run, job) if job else _here(run, head, data)
+        metrics = _on_workers(run, encoder, job) if job else _here(run, head, data)
     except FloatingPointError as error:
         raise UserError(f"{error} Choose a lower --lr or --encoder-lr.") from error
     reported = {name: metrics[name] for name in REPORTED if name in metrics}
@@ -45,9 +45,9 @@ def _here(run: Run, head: HeadConfig, data: TrainingData) -> dict[str, Any]:
     return trial_metrics(result, data)
 
 
-def _on_workers(run: Run, job: TrainingJob) -> dict[str, Any]:
+def _on_workers(run: Run, encoder: str, job: TrainingJob) -> dict[str, Any]:
     with _shown() as queue:
-        return fit_and_keep(job, run.folder, TRIAL, [TellEpochs(queue)])
+        return fit_and_keep(job, run.folder, encoder, TRIAL, [TellEpochs(queue)])
 
 
 def show_epoch(epoch: dict[str, Any]) -> None:

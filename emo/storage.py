@@ -59,6 +59,20 @@ def is_empty(uri: str) -> bool:
     return not fs.exists(path) or (fs.isdir(path) and not fs.ls(path))
 
 
+def require_writable(flag: str, uri: str) -> None:
+    """A UserError, before any work, where nothing can be written into a folder of a remote store; it writes a file of
+    no bytes there and deletes it."""
+    if not is_remote(uri):
+        return
+    fs, path = filesystem(join(uri, f".writable-{uuid.uuid4().hex[:8]}"))
+    try:
+        fs.pipe_file(path, b"")
+        fs.rm_file(path)
+    except OSError as error:
+        reason = str(error.strerror or error).removesuffix(".")
+        raise UserError(f"{flag} {uri} cannot be written: {reason}.") from error
+
+
 def make_folder(uri: str) -> None:
     fs, path = filesystem(uri)
     fs.makedirs(path, exist_ok=True)

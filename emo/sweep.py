@@ -13,6 +13,7 @@ from ray.tune.search import Searcher
 from emo import storage
 from emo.config import HeadConfig, Mode, Round, SearchSpace, SweepConfig, UserError
 from emo.errors import in_words
+from emo.monitoring import run_name
 from emo.room import grows, of_trial, trainings_that_fit, trials_that_fit
 from emo.scheduling import StopWeak
 from emo.studies import Studies
@@ -23,9 +24,6 @@ from emo.trial import run_trial
 from emo.trials import METRIC
 from emo.turns import SweepOver, next_turn
 from emo.watch import STOPPED, Watcher
-
-WAITING = 16
-"""So many trials wait for room where the cluster grows, which it does as long as any wait."""
 
 
 def distributions(space: SearchSpace, mode: Mode, num_modalities: int) -> dict[str, BaseDistribution]:
@@ -125,13 +123,12 @@ def sweep(
             tells = prunes_by != "none"
             trainable = tune.with_parameters(run_trial, data=data, fixed=fixed, run=run, tells_epochs=tells)
             each, room = of_trial(config.trials_per_gpu), trials_that_fit(config.trials_per_gpu)
-        if is_growing := grows():
-            room = max(room, WAITING)
+        trainable.__name__ = run_name(run)  # by which Ray's dashboard lists its actors
         run_experiment(
             tune.with_resources(trainable, tune.PlacementGroupFactory([each])),
             searcher,
             StopWeak(studies, budget.max_epochs),
-            at_once=config.trials_at_once or (None if is_growing and not jobs else room),
+            at_once=config.trials_at_once or (None if grows() and not jobs else room),
             waiting=room,
             callbacks=[watcher, *callbacks],
             # a new actor would import torch anew, which takes longer than a trial; a trainer has processes of its own

@@ -1,6 +1,7 @@
 """A training of encoders as one TorchTrainer: where it runs, what it keeps, how it goes on, what comes of it."""
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,9 +15,13 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from emo import storage
 from emo.config import HeadConfig, TrainingConfig
+from emo.monitoring import run_name
 from emo.room import of_worker, on_gpus
 from emo.train_loop import STATE, WEIGHTS, TrainingJob, train_loop
 from emo.trial import chosen, outcome, weights_uri
+
+MAX_NAME = 200
+"""File systems take names of 255 bytes."""
 
 SNAPSHOT = "checkpoint_manager_snapshot.json"
 """Where Ray Train lists a training's checkpoints."""
@@ -80,13 +85,20 @@ def is_whole(folder: str) -> bool:
     return all(storage.exists(storage.join(folder, each["checkpoint_dir_name"], STATE)) for each in listed)
 
 
-def fit_and_keep(job: TrainingJob, run: str, trial_id: str, callbacks: Sequence[Any] = ()) -> dict[str, Any]:
+def fit_and_keep(
+    job: TrainingJob, run: str, encoder: str, trial_id: str, callbacks: Sequence[Any] = ()
+) -> dict[str, Any]:
     """Train as a trial of a run's folder, keep its weights there, and drop its checkpoints; returns its metrics."""
-    folder = storage.join(run, "training")
-    trained = fit(job, folder, trial_id, callbacks)
+    folder, name = storage.join(run, "training"), shown_name(run, encoder, trial_id)
+    trained = fit(job, folder, name, callbacks)
     storage.write_bytes(weights_uri(run, trial_id), trained.weights)
-    storage.remove(storage.join(folder, trial_id))
+    storage.remove(storage.join(folder, name))
     return trained.metrics
+
+
+def shown_name(run: str, encoder: str, trial_id: str) -> str:
+    """A training as Ray's dashboard lists it, by run, encoder and trial; also that of its folder."""
+    return re.sub(r"[^\w.+-]+", "-", f"{run_name(run)}-{encoder}-{trial_id}")[-MAX_NAME:]
 
 
 class TellTune(TuneReportCallback):
@@ -101,7 +113,7 @@ def run_trainer_trial(choices: dict[str, Any], *, jobs: dict[str, TrainingJob], 
     """One trial of a sweep that trains encoders; each epoch is reported, so that it can be stopped early."""
     ask_this_cluster()
     job = replace(jobs[choices["encoder"]], head=replace(fixed, **chosen(choices)))
-    tune.report(outcome(lambda: fit_and_keep(job, run, choices["trial"], [TellTune()])))
+    tune.report(outcome(lambda: fit_and_keep(job, run, choices["encoder"], choices["trial"], [TellTune()])))
 
 
 def ask_this_cluster() -> None:

@@ -48,6 +48,8 @@ class Watcher(tune.Callback):
         """End the sweep where it cannot go on: what is raised as a trial ends, Tune would take for its fault."""
         if self.broken:
             raise self.broken
+        if len(self.studies.given) != self.num_running:  # trials were given out since the last one ended
+            self._measure()
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         try:
@@ -107,6 +109,7 @@ class Watcher(tune.Callback):
             counts[name][row["status"]] += 1
             if row["status"] == "done":
                 best[name] = max(row[METRIC], best[name] or 0.0)
+        self.num_running = len(self.studies.given)
         self.metrics.update(dict(counts), best, self.total)
         return counts, best
 

@@ -7,27 +7,16 @@ are only numbers. A GPU that exists as a number can be scheduled on, but holds n
 
 import contextlib
 import json
-import os
-import secrets
-import shutil
-import socket
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
-from kills import kill_tree
-
-from emo.session import LOCAL, QUIET
+from ray_nodes import OBJECT_STORE, started_head
 
 HEAD_ID = "f" * 51 + "00000"
 """FakeMultiNodeProvider calls the head so, and workers by the numbers after it."""
-START_SECONDS = 120
 EMPTY: dict[str, Any] = {
     name: []
     for name in (
@@ -48,11 +37,12 @@ class Node:
     def at_work(self) -> list[str]:
         """What its actors and tasks are doing, as in ``ImplicitFunc.train``."""
         found = []
-        for process in self.raylet.children():
-            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                title = " ".join(process.cmdline()).strip()
-                if title.startswith("ray::") and "." in title:
-                    found.append(title.removeprefix("ray::"))
+        with contextlib.suppress(psutil.NoSuchProcess):  # a node may end at any moment
+            for process in self.raylet.children():
+                with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                    title = " ".join(process.cmdline()).strip()
+                    if title.startswith("ray::") and "." in title:
+                        found.append(title.removeprefix("ray::"))
         return found
 
     def lose(self) -> None:
@@ -68,6 +58,8 @@ class FakeCloud:
     environment: dict[str, str]
     """For processes that shall join it."""
     head: psutil.Process
+    dashboard: str
+    """The address of Ray's dashboard, where it was asked for."""
 
     def nodes(self) -> list[Node]:
         """The nodes that there are, the oldest first."""
@@ -82,59 +74,36 @@ class FakeCloud:
 
 def node_type(most: int, **resources: float) -> dict[str, Any]:
     """A kind of node with these resources, of which there may be ``most``."""
-    memory = {"object_store_memory": 100_000_000}
+    memory = {"object_store_memory": OBJECT_STORE}
     return {"resources": resources | memory, "node_config": {}, "min_workers": 0, "max_workers": most}
 
 
 @contextlib.contextmanager
 def fake_cloud(
-    folder: Path, node_types: dict[str, dict[str, Any]], *, v2: bool = False, idle_seconds: float = 5.0
+    folder: Path,
+    node_types: dict[str, dict[str, Any]],
+    *,
+    v2: bool = False,
+    idle_seconds: float = 5.0,
+    dashboard: bool = False,
 ) -> Iterator[FakeCloud]:
-    """A head without cores, whose autoscaler adds nodes of these types on demand and removes idle ones.
+    """A head whose autoscaler adds nodes of these types on demand and removes idle ones."""
 
-    It listens on loopback and wants a token of its own.
-    """
-    sockets = tempfile.mkdtemp(prefix="cloud-")  # whose paths may have 107 characters
-    token = folder / "token"
-    token.touch(mode=0o600)
-    token.write_text(secrets.token_hex(32))
-    port, *ports = free_ports(7)
-    address = f"127.0.0.1:{port}"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    environment |= QUIET | LOCAL | {"RAY_AUTH_TOKEN_PATH": str(token), "RAY_enable_autoscaler_v2": str(int(v2))}
-    (folder / "cluster.json").write_text(json.dumps(cluster_file(address, node_types, idle_seconds)))
-    flags = {
-        "port": port,
-        "num-cpus": 0,
-        "num-gpus": 0,
-        "object-store-memory": 200_000_000,
-        "include-dashboard": "false",
-        "autoscaling-config": folder / "cluster.json",
-        "temp-dir": sockets,
-        "ray-client-server-port": ports[0],
-        "dashboard-agent-listen-port": ports[1],
-        "dashboard-agent-grpc-port": ports[2],
-        "metrics-export-port": ports[3],
-    }
-    head_environment = environment | {
+    def flags(address: str) -> list[str]:
+        (folder / "cluster.json").write_text(json.dumps(cluster_file(address, node_types, idle_seconds)))
+        return [f"--autoscaling-config={folder / 'cluster.json'}"]
+
+    environment = {
         "AUTOSCALER_UPDATE_INTERVAL_S": "1",
-        "AUTOSCALER_METRIC_PORT": str(ports[4]),
-        "DASHBOARD_METRIC_PORT": str(ports[5]),
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # at its end, what its nodes do is over
+        "RAY_enable_autoscaler_v2": str(int(v2)),
         "RAY_FAKE_CLUSTER": "1",
         "RAY_CLOUD_INSTANCE_ID": HEAD_ID,
         "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_ID,
     }
-    command = [Path(sys.executable).with_name("ray"), "start", "--head", "--block"]
-    command += [f"--{name}={value}" for name, value in flags.items()]
-    with (folder / "head.log").open("w") as log:
-        process = subprocess.Popen(command, env=head_environment, stdout=log, stderr=log, start_new_session=True)
-    head = psutil.Process(process.pid)
-    try:
-        wait_for_head(process, folder / "head.log")
-        yield FakeCloud(address, environment | {"RAY_ADDRESS": address}, head)
-    finally:
-        end(process)
-        shutil.rmtree(sockets, ignore_errors=True)
+    with started_head(folder, environment, flags, dashboard=dashboard) as head:
+        joining = head.environment | {"RAY_enable_autoscaler_v2": str(int(v2))}
+        yield FakeCloud(head.address, joining, psutil.Process(head.process.pid), head.dashboard)
 
 
 def cluster_file(address: str, node_types: dict[str, dict[str, Any]], idle_seconds: float) -> dict[str, Any]:
@@ -158,32 +127,3 @@ def cluster_file(address: str, node_types: dict[str, dict[str, Any]], idle_secon
         "upscaling_speed": 100.0,
         "idle_timeout_minutes": idle_seconds / 60,
     }
-
-
-def free_ports(number: int) -> list[int]:
-    """Ports of loopback that nothing listens on."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-
-
-def wait_for_head(process: subprocess.Popen, log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while "Ray runtime started" not in log.read_text():
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"no head: {log.read_text()[-4000:]}")
-        time.sleep(0.1)
-
-
-def end(process: subprocess.Popen) -> None:
-    """End a head with all that it started, what outlived its parent included."""
-    started = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-    process.terminate()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(30)
-    for each in started:
-        kill_tree(each.pid)
-    kill_tree(process.pid)
-    process.wait()

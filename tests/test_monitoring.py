@@ -15,7 +15,7 @@ from emo.config import PrepareConfig
 from emo.encoders import Branch
 from emo.encoders.hub import resolve
 from emo.features import embed
-from emo.monitoring import METRICS, SweepMetrics, metrics_address, run_name
+from emo.monitoring import METRICS, SweepMetrics, metrics_address, run_name, set_gauge
 from emo.reading import TextVariant
 
 MAX_SECONDS = 30
@@ -54,7 +54,11 @@ def test_a_node_serves_what_sweeps_and_posts_have_come_to(ray_session, tmp_path)
     metrics.update(
         {"bert": {"done": 4, "failed": 1}, "clip:text": {"running": 2}}, {"bert": 0.5, "clip:text": None}, 10
     )
+    set_gauge("emo_cost", 1.5, run="one", currency="USD")
+    set_gauge("emo_node_hours", 2.5, run="one", node_type="gpu")
     wanted = {
+        ("emo_cost", (("currency", "USD"),)): 1.5,
+        ("emo_node_hours", (("node_type", "gpu"),)): 2.5,
         ("emo_trials_planned", ()): 10,
         ("emo_trials", (("encoder", "bert"), ("status", "done"))): 4,
         ("emo_trials", (("encoder", "bert"), ("status", "failed"))): 1,
@@ -71,6 +75,8 @@ def test_a_node_serves_what_sweeps_and_posts_have_come_to(ray_session, tmp_path)
     assert {name: total(found, name) - (total(before, name) or 0) for name in posts} == posts
     assert total(found, "emo_posts_embedded_total", checkpoint=branch.checkpoint, modality="text") == 12
     assert {name for name in found if name.startswith("emo_")} == set(METRICS)
+    time.sleep(4 * REPORT_SECONDS)  # after half of that Ray forgets what is not set again
+    assert {key: total(served(), key[0], run="one", **dict(key[1])) for key in wanted} == wanted
 
 
 @pytest.mark.parametrize("folder", ["/data/runs/one", "/data/runs/one/", "s3://bucket/runs/one", "runs/one", "one"])

@@ -1,6 +1,7 @@
 """What each job is told: frozen dataclasses that are command line, JSON file and documentation at once."""
 
 import dataclasses
+import os
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -24,12 +25,17 @@ from emo.config.training import (
 )
 
 
+def default_cache() -> str:
+    """The cache that the cluster's nodes name, or one below the home folder."""
+    return os.environ.get("EMO_CACHE", "~/.cache/emo")
+
+
 @dataclass(frozen=True, kw_only=True)
 class JobConfig:
     """What every job is told."""
 
     output: str | None = None
-    """Where the results go; without it, a new dated folder under runs/."""
+    """Where the results go; without it, a new dated folder under EMO_RUNS, or else runs/."""
     seed: int = 0
     verbose: bool = False
     """Show Ray's and transformers' own messages too."""
@@ -42,8 +48,9 @@ class PostsConfig(JobConfig):
     data: tuple[str, ...] = ()
     """Paths or URIs: files (JSONL, CSV, TSV, Parquet, WebDataset), folders or globs of them, or folders of a known
     corpus, of which several are read as one; or one folder of prepared posts. Without it, the embedded corpus."""
-    cache: str = "~/.cache/emo"
-    """Prepared posts, features and checkpoints that later runs reuse; on a cluster, a place that every node reaches."""
+    cache: str = field(default_factory=default_cache)
+    """Prepared posts, features and checkpoints that later runs reuse; on a cluster, a place that every node reaches.
+    The default is EMO_CACHE, where that is set."""
     prepare: Annotated[PrepareConfig, tyro.conf.arg(name="")] = field(default_factory=PrepareConfig)
 
 
@@ -289,7 +296,8 @@ class PredictConfig(JobConfig):
     fetch: FetchLimits = field(default_factory=FetchLimits)
     bad_images: Literal["reject", "drop"] = "reject"
     """reject sets the whole post aside where its image cannot be read; drop reads its text and tags alone."""
-    cache: str = "~/.cache/emo"
+    cache: str = field(default_factory=default_cache)
+    """Prepared posts and checkpoints that later runs reuse; on a cluster, a place that every node reaches."""
 
 
 @dataclass(frozen=True, kw_only=True)
