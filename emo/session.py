@@ -84,25 +84,31 @@ def start_ray(*, verbose: bool = False, dashboard: bool = False) -> None:
 
 
 def watch_ray(gcs_address: str, raylet_socket: str) -> None:
-    """Say so when Ray's head or this node's Ray is gone, upon which Ray ends the process without a word to be seen."""
+    """Say so when Ray's head is gone, without which this process may last for a while, and when it is back; end with a
+    sentence where this node's Ray is gone, since nothing that is waited for would ever come."""
     import ray
 
     from emo.console import warn
 
     host, _, port = gcs_address.rpartition(":")
-    places = (
-        ("Ray's head", socket.AF_INET6 if ":" in host else socket.AF_INET, (host.strip("[]"), int(port))),
-        ("Ray on this node", socket.AF_UNIX, raylet_socket),
-    )
-    silent = dict.fromkeys(places, 0)
-    while max(silent.values()) < MAX_SILENT:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    head_silent = node_silent = 0
+    while True:
         time.sleep(WATCH_SECONDS)
         if not ray.is_initialized():
             return
-        for place in places:
-            silent[place] = 0 if _answers(*place[1:]) else silent[place] + 1
-    gone = max(places, key=lambda place: silent[place])[0]
-    warn(f"{gone} is gone; unless it comes back, this job ends, and can be gone on with by --resume")
+        node_silent = 0 if _answers(socket.AF_UNIX, raylet_socket) else node_silent + 1
+        if node_silent == MAX_SILENT:
+            warn("Ray on this node is gone, and this job ends; it can be gone on with by --resume")
+            os._exit(2)  # whatever would be tidied up needs Ray
+        if _answers(family, (host.strip("[]"), int(port))):
+            if head_silent >= MAX_SILENT:
+                warn("Ray's head is back")
+            head_silent = 0
+        else:
+            head_silent += 1
+            if head_silent == MAX_SILENT:
+                warn("Ray's head is gone; unless it comes back, this job ends, and can be gone on with by --resume")
 
 
 def _answers(family: int, address: Any) -> bool:

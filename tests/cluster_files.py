@@ -1,7 +1,6 @@
 """The files of cluster/ as their tests want them: with settings, built by kustomize, and held against schemas."""
 
 import functools
-import importlib.util
 import json
 import os
 import shutil
@@ -14,10 +13,6 @@ import yaml
 from jsonschema import Draft202012Validator
 
 ROOT = Path(__file__).parent.parent
-_spec = importlib.util.spec_from_file_location("configure", ROOT / "cluster" / "configure.py")
-configure = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(configure)
-
 KUBERAY = ROOT / "cluster" / "kuberay"
 CRDS = "KUBERAY_CRDS"
 """The environment variable that names a folder with KubeRay's resource definitions: ray-operator/config/crd/bases."""

@@ -11,7 +11,8 @@ from urllib.parse import parse_qsl, urlencode
 
 import boto3
 import pytest
-from cluster_files import configure
+
+from cluster import configure
 
 SETTINGS = configure.settings()
 IMAGE = "ami-12c6146b"

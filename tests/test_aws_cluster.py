@@ -17,10 +17,12 @@ from typing import Any
 
 import fake_ssh
 import pytest
-from cluster_files import ROOT, configure
+from cluster_files import ROOT
 from fake_ec2 import SETTINGS, FakeEC2, account, fake_ec2
 from kills import kill_tree
 from ray_nodes import RAY, Head, joined_node, started_head
+
+from cluster import configure
 
 MAX_SECONDS = 300
 IDLE_SECONDS = 3

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import tyro
 import yaml
-from cluster_files import KUBERAY, ROOT, built, check_built_in, configure, crd_errors, google_errors, pod_specs
+from cluster_files import KUBERAY, ROOT, built, check_built_in, crd_errors, google_errors, pod_specs
 from jsonschema import ValidationError
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from cluster import configure
 from emo.config import SweepConfig
 
 SETTINGS = configure.settings()

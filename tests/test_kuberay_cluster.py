@@ -11,9 +11,10 @@ from cluster_files import CRDS, ROOT, built, crd_errors
 from fake_kubernetes import HEAD_GROUP, HEAD_POD, FakeKubernetes, operated, served
 from ray_nodes import RAY, end, free_ports, started_head
 
-MAX_SECONDS = 200
+MAX_SECONDS = 300
 IDLE_SECONDS = 3
-PENDING_SECONDS = 5
+PENDING_SECONDS = 20
+"""A pod that finds a node must have joined by then."""
 pytestmark = pytest.mark.slow
 
 
