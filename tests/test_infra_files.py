@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from cluster_files import KUBERAY, ROOT, configure
+from cluster_files import KUBERAY, ROOT
 from terraform import TERRAFORM, copied, initialised, terraform
+
+from cluster import configure
 
 DOCKERFILE = ROOT / "infra" / "docker" / "Dockerfile"
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import boto3
 import pytest
 from botocore.exceptions import ClientError
-from cluster_files import configure
 from s3 import environment, moto
 from terraform import TERRAFORM, copied, initialised, terraform
+
+from cluster import configure
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(TERRAFORM is None, reason="terraform is not installed")]
 
