@@ -76,7 +76,7 @@ def started_head(
             # a node of its own on this machine would pass for a head that runs
             Path(sockets, "ray_current_cluster").unlink(missing_ok=True)
             command_here = [*command, f"--temp-dir={sockets}"]
-            processes.append(_started(command_here, joining | own | environment, folder / "head.log"))
+            processes.append(ray_started(command_here, joining | own | environment, folder / "head.log"))
             return processes[-1]
 
         try:
@@ -98,10 +98,10 @@ def joined_node(
         "RAY_OVERRIDE_LABELS": json.dumps(dict(labels)),
     }
     command = [sys.executable, Path(__file__).with_name("join_cluster.py"), head.address, OBJECT_STORE]
-    return _started(command, environment, head.folder / f"{name}.log")
+    return ray_started(command, environment, head.folder / f"{name}.log")
 
 
-def _started(command: list[Any], environment: Mapping[str, str], log: Path) -> subprocess.Popen:
+def ray_started(command: list[Any], environment: Mapping[str, str], log: Path) -> subprocess.Popen:
     """A process in which Ray runs; tried again, since Ray gives up after 30 s, and a busy machine may take longer."""
     environment = {name: value for name, value in environment.items() if name != "RAY_ADDRESS"}
     for _ in range(ATTEMPTS):

@@ -5,6 +5,7 @@ PYTEST_DONT_REWRITE, since tests import it before pytest takes it for a plugin.
 
 import asyncio
 import contextlib
+import os
 import re
 import subprocess
 import sys
@@ -125,20 +126,30 @@ class Proxy:
         return response
 
 
-@pytest.fixture(scope="session")
-def s3_server() -> Iterator[Proxy]:
-    """moto behind a proxy, with one empty bucket."""
+@contextlib.contextmanager
+def moto(**variables: str) -> Iterator[str]:
+    """The address of a mocked AWS on loopback; moto reads its own settings from the variables."""
     process = subprocess.Popen(
         [sys.executable, "-c", _MOTO],
+        env=os.environ | variables,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
     )
-    proxy = Proxy(process.stdout.readline().strip())
-    yield proxy
-    proxy.stop()
-    process.communicate()
+    try:
+        yield process.stdout.readline().strip()
+    finally:
+        process.communicate()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[Proxy]:
+    """moto behind a proxy, with one empty bucket."""
+    with moto() as address:
+        proxy = Proxy(address)
+        yield proxy
+        proxy.stop()
 
 
 def environment(endpoint: str, key: str = "key", secret: str = "secret") -> dict[str, str]:

@@ -1,6 +1,7 @@
 """The cluster's image, built here upon a small Debian with the user of rayproject/ray, and a Ray head in it.
 
-Its packages are fetched by pip as it is set up here; the build itself has no network. Together that takes minutes.
+Its packages are fetched by pip as it is set up here; the build itself has no network. Together that takes
+ten minutes on two busy cores.
 """
 
 import json
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from fake_cloud import end, free_ports, wait_for_head
+from ray_nodes import end, free_ports, ray_started
 
 ROOT = Path(__file__).parent.parent
 MAX_SECONDS = 60
@@ -221,10 +222,8 @@ def head(container, tmp_path) -> Iterator[Head]:
         "metrics-export-port": ports[5],
     }
     command = ["ray", "start", "--head", "--block", *(f"--{name}={value}" for name, value in options.items())]
-    with (tmp_path / "head.log").open("w") as log:
-        process = subprocess.Popen(container.command(*command, flags=flags), stdout=log, stderr=log)
+    process = ray_started(container.command(*command, flags=flags), os.environ, tmp_path / "head.log")
     try:
-        wait_for_head(process, tmp_path / "head.log")
         yield Head(container, f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{port}", token.read_text(), flags)
     finally:
         end(process)

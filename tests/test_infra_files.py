@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from cluster_files import KUBERAY, ROOT
 from terraform import TERRAFORM, copied, initialised, terraform
 
-from cluster.configure import MARK, configured, marked_files, settings
+from cluster import configure
 
-ROOT = Path(__file__).parent.parent
 DOCKERFILE = ROOT / "infra" / "docker" / "Dockerfile"
 
 
@@ -38,7 +38,7 @@ def test_hadolint_finds_nothing_in_the_dockerfile():
 
 def test_the_image_stands_on_the_pinned_ray_and_python():
     base = dict(each.split("=", 1) for kind, each in instructions() if kind == "ARG" and "=" in each)["BASE_IMAGE"]
-    assert base == settings()["base_image"]
+    assert base == configure.settings()["base_image"]
     assert re.fullmatch(r"rayproject/ray:\d+\.\d+\.\d+-py3\d+-\w+", base)
 
 
@@ -77,13 +77,13 @@ def test_the_build_sees_what_it_copies_and_nothing_else():
 
 
 def test_infra_is_in_step_with_the_settings():
-    values = settings()
-    files = [path for path in marked_files() if path.is_relative_to(ROOT / "infra")]
+    values = configure.settings()
+    files = [path for path in configure.marked_files() if path.is_relative_to(ROOT / "infra")]
     marks = set()
     for path in files:
         text = path.read_text()
-        assert configured(text, values, quotes=path.name != "Dockerfile") == text, path
-        marks |= {mark[1] for line in text.splitlines() if (mark := MARK.match(line))}
+        assert configure.configured(text, values, quotes=path.name != "Dockerfile") == text, path
+        marks |= {mark[1] for line in text.splitlines() if (mark := configure.MARK.match(line))}
     assert marks >= {"base_image", "tag", "region", "zones"}
 
 
@@ -108,6 +108,15 @@ def test_every_module_is_used_and_explains_what_it_skips():
         if path.is_file():
             skips = re.findall(r"checkov:skip=(.*)", path.read_text())
             assert all(re.fullmatch(r"CKV2?_\w+: \S.*", skip) for skip in skips), path
+
+
+def test_each_group_of_the_raycluster_has_nodes_of_its_own():
+    groups = re.findall(
+        r"nodeSelector: \{emo/node-type: ([\w-]+)\}", (KUBERAY / "base" / "ray-cluster.yaml").read_text()
+    )
+    variables = (ROOT / "infra" / "terraform" / "modules" / "kubernetes" / "variables.tf").read_text()
+    nodes = re.findall(r"^    ([\w-]+)\s+= \{ instance_types", variables, re.MULTILINE)
+    assert sorted(groups) == sorted(nodes)
 
 
 @pytest.mark.slow
