@@ -30,6 +30,8 @@ METRICS = {
     ),
     "emo_trials_planned": Meaning(metrics.Gauge, "Trials that the whole sweep will have", ("run",)),
     "emo_best_val_macro_f1": Meaning(metrics.Gauge, "The best val macro F1 of any trial so far", ("run", "encoder")),
+    "emo_cost": Meaning(metrics.Gauge, "Money that the nodes have cost so far", ("run", "currency")),
+    "emo_node_hours": Meaning(metrics.Gauge, "Hours that nodes have run for the sweep", ("run", "node_type")),
     "emo_posts_read_total": Meaning(metrics.Counter, "Rows of raw corpora that were read and cleaned", ()),
     "emo_posts_prepared_total": Meaning(metrics.Counter, "Posts that became prepared posts", ()),
     "emo_posts_rejected_total": Meaning(metrics.Counter, "Rows that were set aside as rejects", ()),
