@@ -196,12 +196,7 @@ def facts(estimate: Estimate | None, prices: Prices | None) -> list[tuple[str, s
         ("hours", f"{_hours(estimate, estimate.cpus)} core-hours, {_hours(estimate, estimate.gpus)} GPU-hours"),
     ]
     if prices:
-        low, mid, high = (prices.cost(each) for each in estimate.node_seconds())
-        free = prices.without_price(estimate.nodes)
-        but = f", without {' and '.join(free)}, which --prices lacks" if free else ""
-        lines.append(
-            ("money", f"{mid:.2f} {prices.currency} ({low:.2f} to {high:.2f}){but}, by prices of {prices.as_of}")
-        )
+        lines.append(("money", _money(estimate, prices)))
     return [*lines, ("rests on", "; ".join(estimate.because))]
 
 
@@ -215,3 +210,12 @@ def on_nodes(estimate: Estimate) -> str:
 def _hours(estimate: Estimate, number: float) -> str:
     low, mid, high = (seconds * number / HOUR for seconds in estimate.seconds)
     return f"{mid:.2g} ({low:.2g} to {high:.2g})" if number else "0"
+
+
+def _money(estimate: Estimate, prices: Prices) -> str:
+    low, mid, high = (prices.cost(each) for each in estimate.node_seconds())
+    lacking = " and ".join(prices.without_price(estimate.nodes))
+    if not any(kind in prices.nodes for kind in estimate.nodes):
+        return f"not known: --prices has no price of {lacking}; --nodes tells which cluster is to be reckoned"
+    but = f", without {lacking}, which --prices lacks" if lacking else ""
+    return f"{mid:.2f} {prices.currency} ({low:.2f} to {high:.2f}){but}, by prices of {prices.as_of}"
