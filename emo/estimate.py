@@ -15,7 +15,7 @@ Z = 1.96
 """Standard errors of a 95 % interval."""
 RANDOM_TRIALS = 10
 """Optuna draws so many trials of a study at random, before it turns to what was good."""
-TUNE_SECONDS = 0.1
+TUNE_SECONDS = 0.05
 """What Tune takes for a trial beside the trial itself."""
 
 

@@ -28,7 +28,17 @@ from emo.prices import Prices
 from emo.reckoning import MOST_ROWS, Rates, because, stages
 from emo.room import grows, has_gpus, of_trial, of_worker
 from emo.sweep import distributions, fixed_choices
-from emo.timing import BranchTime, TrainingTime, TrialTime, cut, time_branch, time_search, time_training, time_trial
+from emo.timing import (
+    BranchTime,
+    TrainingTime,
+    TrialTime,
+    cut,
+    is_there,
+    time_branch,
+    time_search,
+    time_training,
+    time_trial,
+)
 from emo.train import TrainingData
 from emo.trial import chosen
 from emo.trials import read_trials
@@ -39,6 +49,9 @@ MIN_DRAWS, MAX_DRAWS = 3, 12
 """So many trials are drawn of each encoder."""
 SHARE, LEAST_SECONDS, MOST_SECONDS = 0.05, 1.0, 10.0
 """Seconds that an encoder's drawn trials take for each trial that it will have, and at least and at most."""
+CORE = {"CPU": 1.0}
+MOST_START = 20.0
+"""Seconds that a process takes to start at most; the rest of its time went by until there was a node."""
 WAIT_SECONDS = 600.0
 """So long the calibration waits for nodes that are to come."""
 
@@ -113,11 +126,10 @@ class Calibration:
     def measured(self) -> Rates:
         """Time pieces of the work on the cluster."""
         began, config, targets = time.monotonic(), self.config, self.labelled.targets
-        single_label = "softmax" in config.space.loss
-        num_train, num_labels = targets["train"].shape
-        searched = _start(
-            time_search, {"CPU": 1.0}, num_train, num_labels, config.budget.calibration_trials, single_label
-        )
+        single_label, searches = "softmax" in config.space.loss, config.budget.calibration_trials
+        searched = _start(time_search, CORE, *targets["train"].shape, searches, single_label)
+        _results([_start(is_there, CORE)])
+        start = min(time.monotonic() - began, MOST_START)
         trained: dict[str, TrainingTime] = {}
         unread: dict[Branch, int] = {}
         branches: dict[Branch, BranchTime] = {}
@@ -138,6 +150,7 @@ class Calibration:
             unread=tuple((branches[branch], number) for branch, number in unread.items()),
             trials={name: tuple(found) for name, found in trials.items()},
             trainings=trained,
+            start=start,
             search=_results([searched])[0],
             seconds=time.monotonic() - began,
         )
@@ -159,7 +172,7 @@ class Calibration:
         return found
 
     def _time_branches(self, branches: list[Branch]) -> dict[Branch, BranchTime]:
-        each = {"GPU": 1.0} if has_gpus() else {"CPU": 1.0}
+        each = {"GPU": 1.0} if has_gpus() else CORE
         posts, number = self.posts, self.posts.manifest["num_posts"]
         tasks = [
             _start(time_branch, each, posts.folder, number, branch, posts.text, self._layers) for branch in branches

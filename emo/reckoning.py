@@ -15,8 +15,9 @@ from emo.timing import BranchTime, TrainingTime, TrialTime
 
 MOST_ROWS = 20_000
 """Of a larger corpus, drawn trials train on so many posts."""
-REST = Stage("start and report", 30.0, 8.0)
-"""Processes that start, baselines, bootstrap and report. This is not measured."""
+STARTS = 4
+"""All that is not measured, the start of processes for each stage, baselines and the report, is taken to last as long
+as so many starts of a process one after the other."""
 TRAINER_SECONDS = 20.0
 """Until Ray Train has started the workers of a training. This is not measured."""
 
@@ -35,6 +36,8 @@ class Rates:
     """Of each encoder, on cached features."""
     trainings: Mapping[str, TrainingTime]
     """Of each encoder, where it is trained itself."""
+    start: float
+    """Seconds until a process was there with what it imports."""
     search: float
     """Seconds of a search of thresholds."""
     seconds: float
@@ -58,7 +61,8 @@ def epochs(config: SweepConfig) -> tuple[float, float]:
 def stages(config: SweepConfig, rates: Rates, fleet: Fleet) -> list[Stage]:
     """What the sweep does on these nodes, one after the other."""
     found = _with_trained_encoders(config, rates, fleet) if rates.trainings else _on_features(config, rates, fleet)
-    return [REST, *found]
+    rest = STARTS * rates.start
+    return [Stage("start and report", rest, rest / 3), *found]
 
 
 def _on_features(config: SweepConfig, rates: Rates, fleet: Fleet) -> list[Stage]:
@@ -141,5 +145,5 @@ def because(config: SweepConfig, rates: Rates) -> list[str]:
         f"{' and '.join(timed)}, timed in {rates.seconds:.0f} s on this cluster",
         *guessed,
         "the interval has their spread, and that a search may settle on any of its batch sizes",
-        f"start, baselines and report are taken as {REST.seconds:.0f} s",
+        f"start and report are taken as {STARTS} times the {rates.start:.0f} s in which a process started",
     ]

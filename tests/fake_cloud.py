@@ -27,7 +27,6 @@ from emo.session import LOCAL, QUIET
 
 HEAD_ID = "f" * 51 + "00000"
 """FakeMultiNodeProvider calls the head so, and workers by the numbers after it."""
-HEAD_TYPE = "head"
 START_SECONDS = 120
 EMPTY: dict[str, Any] = {
     name: []
@@ -123,7 +122,6 @@ def fake_cloud(
         "DASHBOARD_METRIC_PORT": str(ports[5]),
         "RAY_FAKE_CLUSTER": "1",
         "RAY_CLOUD_INSTANCE_ID": HEAD_ID,
-        "RAY_NODE_TYPE_NAME": HEAD_TYPE,
         "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_ID,
     }
     command = [Path(sys.executable).with_name("ray"), "start", "--head", "--block"]
@@ -155,8 +153,8 @@ def cluster_file(address: str, node_types: dict[str, dict[str, Any]], idle_secon
             "disable_launch_config_check": True,
         },
         "available_node_types": node_types
-        | {HEAD_TYPE: {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0}},
-        "head_node_type": HEAD_TYPE,
+        | {"ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0}},
+        "head_node_type": "ray.head.default",
         "upscaling_speed": 100.0,
         "idle_timeout_minutes": idle_seconds / 60,
     }

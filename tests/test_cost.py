@@ -15,6 +15,7 @@ from emo import cost, meter, storage
 from emo.config import CostConfig, SearchSpace, SweepConfig, UserError
 from emo.cost import one_line, remarks, table
 from emo.estimate import (
+    TUNE_SECONDS,
     Estimate,
     Fleet,
     Group,
@@ -32,7 +33,7 @@ from emo.estimate import (
 from emo.meter import Meter, Node, Usage
 from emo.models import FeatureSpec
 from emo.prices import NodeType, Prices, read_prices
-from emo.reckoning import MOST_ROWS, REST, TRAINER_SECONDS, Rates, because, stages
+from emo.reckoning import MOST_ROWS, STARTS, TRAINER_SECONDS, Rates, because, stages
 from emo.timing import BranchTime, TrainingTime, TrialTime
 
 SHIPPED = sorted((Path(__file__).parent.parent / "cluster" / "prices").glob("*.yaml"))
@@ -176,7 +177,7 @@ def test_drift_is_that_of_steps_between_batch_sizes():
 
 def test_trials_take_their_means():
     stage = of_trials({"a": [1.0, 3.0], "b": [2.0, 2.0, 8.0]}, {"a": 10, "b": 5}, 1, 0.0, 0.0)
-    assert stage.seconds == pytest.approx(10 * 2 + 5 * 4 + 15 * 0.1)
+    assert stage.seconds == pytest.approx(10 * 2 + 5 * 4 + 15 * TUNE_SECONDS)
     halves = of_trials({"a": [1.0, 3.0], "b": [2.0, 2.0, 8.0]}, {"a": 10, "b": 5}, 2, 0.0, 0.0)
     assert halves.seconds == pytest.approx(stage.seconds / 2 + (40 / 15) / 2)
     assert halves.sd == pytest.approx(stage.sd / 2)
@@ -202,7 +203,7 @@ def test_the_interval_of_trials_holds_as_often_as_it_says():
         drawn, rest = {"a": seconds[0, :3], "b": seconds[1, :3]}, seconds[:, 3:].sum()
         stage = of_trials({name: list(each) for name, each in drawn.items()}, {"a": 60, "b": 60}, 1, 0.0, 0.0)
         made = estimate_of(TWO_CORES, [stage], [])
-        held += made.seconds[0] <= rest + 120 * 0.1 <= made.seconds[2]
+        held += made.seconds[0] <= rest + 120 * TUNE_SECONDS <= made.seconds[2]
     assert 0.92 <= held / 400 <= 1.0
 
 
@@ -226,6 +227,7 @@ def rates(**changes: object) -> Rates:
         "owed": {"a": 20},
         "trials": {"a": tuple(TrialTime(seconds, 20, ended=True) for seconds in (1.0, 2.0, 3.0))},
         "trainings": {},
+        "start": 4.0,
         "search": 5.0,
         "seconds": 3.0,
     }
@@ -241,15 +243,15 @@ def test_cached_features_are_reckoned_from_trials_branches_and_searches():
     branch = BranchTime(start=2.0, seconds=(0.01, 0.01), spec=FeatureSpec(8))
     found = stages(config, rates(unread=((branch, 10_000),)), TWO_CORES)
     assert by_name(found) == {
-        REST.name: REST.seconds,
+        "start and report": STARTS * 4.0,
         "features": pytest.approx(2 + 10_000 * 0.01 / 2),
-        "trials": pytest.approx((20 * 2 + 20 * 0.1) / 2 + 2 / 2),
+        "trials": pytest.approx((20 * 2 + 20 * TUNE_SECONDS) / 2 + 2 / 2),
         "thresholds": pytest.approx(4 * (2 * 2 + 5) / 2),  # two more trainings of each, on thirds of the posts
     }
     fast = by_name(stages(config, rates(), Fleet((Group("cpu", 10, 2, 0),))))
-    assert fast["trials"] == pytest.approx(42 / 20 + 2 * 19 / 20)
+    assert fast["trials"] == pytest.approx((40 + 20 * TUNE_SECONDS) / 20 + 2 * 19 / 20)
     alone = by_name(stages(replace(config, trials_at_once=1), rates(), TWO_CORES))
-    assert alone["trials"] == pytest.approx(42)
+    assert alone["trials"] == pytest.approx(40 + 20 * TUNE_SECONDS)
 
 
 def test_trials_without_an_end_are_taken_to_need_half_of_the_epochs_or_all():
@@ -260,7 +262,9 @@ def test_trials_without_an_end_are_taken_to_need_half_of_the_epochs_or_all():
     errors = [next(s.sd for s in stages(config, each, TWO_CORES) if s.name == "trials") for each in (cut, whole)]
     assert errors[0] > 1.2 * errors[1]
     large = rates(trials=cut.trials, sizes={"train": 3 * MOST_ROWS, "val": 1, "test": 1})
-    assert by_name(stages(config, large, TWO_CORES))["trials"] == pytest.approx((20 * 4.5 + 2) / 2 + 4.5 / 2)
+    assert by_name(stages(config, large, TWO_CORES))["trials"] == pytest.approx(
+        (20 * 4.5 + 20 * TUNE_SECONDS) / 2 + 4.5 / 2
+    )
     assert "10 to 20 epochs" in " ".join(because(config, cut))
     assert "epochs" not in " ".join(because(config, whole))
     pruned = by_name(stages(replace(config, pruning="asha"), cut, TWO_CORES))
@@ -276,12 +280,12 @@ def test_trained_encoders_are_reckoned_from_their_steps():
     found = by_name(stages(config, measured, TWO_CORES))
     epochs, _ = epochs_between(5, 10)
     trial = TRAINER_SECONDS + 10 + epochs * (600 * 0.12 + 100 * 0.05)
-    assert found["trials"] == pytest.approx((4 * trial + 0.4) / 2 + trial / 2)
+    assert found["trials"] == pytest.approx((4 * trial + 4 * TUNE_SECONDS) / 2 + trial / 2)
     assert found["scores"] == pytest.approx(2 * 1000 * 0.05 / 2)
     assert found["thresholds"] == pytest.approx(2 * 5 / 2)
     gpus = by_name(stages(config, measured, Fleet((Group("gpu", 1, 8, 2),))))  # whose cores read meanwhile
     trial = TRAINER_SECONDS + 10 + epochs * (600 * 0.1 + 100 * 0.03)
-    assert gpus["trials"] == pytest.approx((4 * trial + 0.4) / 2 + trial / 2)
+    assert gpus["trials"] == pytest.approx((4 * trial + 4 * TUNE_SECONDS) / 2 + trial / 2)
 
 
 def test_the_plan_says_time_hours_money_and_what_they_rest_on():
