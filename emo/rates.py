@@ -128,7 +128,7 @@ class Calibration:
         began, config, targets = time.monotonic(), self.config, self.labelled.targets
         single_label, searches = "softmax" in config.space.loss, config.budget.calibration_trials
         searched = _start(time_search, CORE, *targets["train"].shape, searches, single_label)
-        _results([_start(is_there, CORE)])
+        _results([_start(is_there, CORE, fresh=True)])
         start = min(time.monotonic() - began, MOST_START)
         trained: dict[str, TrainingTime] = {}
         unread: dict[Branch, int] = {}
@@ -237,10 +237,13 @@ class Calibration:
         return values.astype(np.float16) if self._layers else values
 
 
-def _start(function: Callable[..., Any], each: Mapping[str, float], *arguments: Any) -> ray.ObjectRef:
-    """A task that takes what the work itself will take."""
+def _start(
+    function: Callable[..., Any], each: Mapping[str, float], *arguments: Any, fresh: bool = False
+) -> ray.ObjectRef:
+    """A task that takes what the work itself will take; a ``fresh`` one in a process that is there for it alone."""
     task: Any = ray.remote(function)
-    return task.options(num_cpus=each.get("CPU", 0), num_gpus=each.get("GPU", 0)).remote(*arguments)
+    own = {"runtime_env": {"env_vars": {"EMO_FRESH": "1"}}} if fresh else {}
+    return task.options(num_cpus=each.get("CPU", 0), num_gpus=each.get("GPU", 0), **own).remote(*arguments)
 
 
 def _results(tasks: list[ray.ObjectRef]) -> list[Any]:

@@ -44,9 +44,13 @@ class Rates:
     """That the calibration took."""
 
     @property
-    def saw_ends(self) -> bool:
-        """Whether trials were timed from beginning to end."""
-        return not self.trainings and all(trial.ended for trials in self.trials.values() for trial in trials)
+    def num_cut(self) -> int:
+        """Trials that were not timed to their end."""
+        return sum(not trial.ended for trials in self.trials.values() for trial in trials)
+
+    @property
+    def num_trials(self) -> int:
+        return sum(map(len, self.trials.values()))
 
 
 def epochs(config: SweepConfig) -> tuple[float, float]:
@@ -69,7 +73,7 @@ def _on_features(config: SweepConfig, rates: Rates, fleet: Fleet) -> list[Stage]
     drawn = {name: [_seconds(config, rates, each) for each in trials] for name, trials in rates.trials.items()}
     found = [_features(rates, fleet)] if rates.unread else []
     if any(rates.owed.values()):
-        error = 0.0 if rates.saw_ends else epochs_between(*epochs(config))[1]
+        error = epochs_between(*epochs(config))[1] * rates.num_cut / rates.num_trials
         slots = _at_once(config, fleet.slots(of_trial(config.trials_per_gpu)))
         found.append(of_trials(drawn, rates.owed, slots, drift(config.space), error))
     repeats = NUM_FOLDS - 1 if "softmax" not in config.space.loss else 0
@@ -134,16 +138,15 @@ def _at_once(config: SweepConfig, room: int) -> int:
 
 def because(config: SweepConfig, rates: Rates) -> list[str]:
     """What an estimate from these rates rests on."""
-    num_trials, num_encoders = sum(map(len, rates.trials.values())), len(rates.unread) + len(rates.trainings)
-    timed = [f"{num_trials} trials"] if num_trials else []
-    timed += [f"{num_encoders} encoders or branches"] if num_encoders else []
-    low, high = epochs(config)
-    guessed = (
-        [] if rates.saw_ends else [f"trials are taken to need {low:.0f} to {high:.0f} epochs, which none has shown"]
-    )
+    num_encoders = len(rates.unread) + len(rates.trainings)
+    timed = [f"{rates.num_trials} trials"] if rates.num_trials else []
+    timed += [f"{num_encoders} branch{'es' if num_encoders > 1 else ''} of encoders"] if num_encoders else []
+    low, high = (f"{number:.0f}" for number in epochs(config))
+    needed = f"{low} to {high}" if low != high else high
+    unseen = f"{rates.num_cut} of these trials, stopped before their end," if rates.num_trials else "trials"
     return [
         f"{' and '.join(timed)}, timed in {rates.seconds:.0f} s on this cluster",
-        *guessed,
+        *([f"{unseen} are taken to need {needed} epochs"] if rates.num_cut or rates.trainings else []),
         "the interval has their spread, and that a search may settle on any of its batch sizes",
         f"start and report are taken as {STARTS} times the {rates.start:.0f} s in which a process started",
     ]

@@ -265,7 +265,11 @@ def test_trials_without_an_end_are_taken_to_need_half_of_the_epochs_or_all():
     assert by_name(stages(config, large, TWO_CORES))["trials"] == pytest.approx(
         (20 * 4.5 + 20 * TUNE_SECONDS) / 2 + 4.5 / 2
     )
-    assert "10 to 20 epochs" in " ".join(because(config, cut))
+    said = "3 of these trials, stopped before their end, are taken to need 10 to 20 epochs"
+    assert said in because(config, cut)
+    some = rates(trials={"a": (*cut.trials["a"], *whole.trials["a"])})
+    (error,) = [stage.sd for stage in stages(config, some, TWO_CORES) if stage.name == "trials"]
+    assert errors[1] / 2 < error < errors[0]
     assert "epochs" not in " ".join(because(config, whole))
     pruned = by_name(stages(replace(config, pruning="asha"), cut, TWO_CORES))
     assert pruned["trials"] < by_name(stages(config, cut, TWO_CORES))["trials"]
