@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from emo.console import duration
@@ -37,25 +38,28 @@ def table(content: Content) -> list[Line]:
         if not estimate:
             return Line(name, shown(taken), "–", "–", None)
         since, (low, mid, high) = taken - of(before), (a_second * seconds for seconds in estimate["seconds"])
-        return Line(
-            name, shown(taken), shown(since), f"{shown(mid)} ({shown(low)} to {shown(high)})", low <= since <= high
-        )
+        expected = f"{shown(mid)} ({shown(low)} to {shown(high)})" if high else shown(high)
+        return Line(name, shown(taken), shown(since), expected, low <= since <= high)
 
     found = [
         line("Wall time", lambda of: of["seconds"], 1.0, duration),
         line("Core-hours", lambda of: of["core_seconds"], estimate["cpus"] if estimate else 0.0, hours),
         line("GPU-hours", lambda of: of["gpu_seconds"], estimate["gpus"] if estimate else 0.0, hours),
     ]
-    for kind in {**usage["node_seconds"], **nodes}:
-        found.append(
-            line(f"Node-hours, {kind}", lambda of, k=kind: of["node_seconds"].get(k, 0.0), nodes.get(kind, 0), hours)  # type: ignore[misc]
-        )
+    found += [
+        line(f"Node-hours, {kind}", partial(_of_kind, kind), nodes.get(kind, 0.0), hours)
+        for kind in {**usage["node_seconds"], **nodes}
+    ]
     if prices:
         cost, currency = prices.cost, prices.currency
-        found.append(
+        found += [
             line(MONEY, lambda of: cost(of["node_seconds"]), cost(nodes), lambda value: f"{value:.2f} {currency}")
-        )
+        ]
     return found
+
+
+def _of_kind(kind: str, usage: Content) -> float:
+    return usage["node_seconds"].get(kind, 0.0)
 
 
 def remarks(content: Content) -> list[str]:
@@ -63,9 +67,9 @@ def remarks(content: Content) -> list[str]:
     usage, estimate, prices = content["usage"], content["estimate"], prices_in(content)
     said = []
     if usage["core_seconds"]:
-        said.append(f"{usage['used_core_seconds'] / usage['core_seconds']:.0%} of the core-hours were in use")
+        said.append(f"{100 * usage['used_core_seconds'] / usage['core_seconds']:.0f} % of the core-hours were in use")
     if usage["gpu_seconds"]:
-        said.append(f"{usage['used_gpu_seconds'] / usage['gpu_seconds']:.0%} of the GPU-hours were in use")
+        said.append(f"{100 * usage['used_gpu_seconds'] / usage['gpu_seconds']:.0f} % of the GPU-hours were in use")
     if prices:
         said.append(f"prices of {prices.as_of}: {prices.source}")
         if lacking := prices.without_price(usage["node_seconds"]):

@@ -452,12 +452,12 @@ def test_the_table_compares_what_it_took_with_the_estimate():
     assert lines["Core-hours"].taken == f"{(2 * 120 + 8 * 90) / 3600:.3g}"
     assert not lines["Core-hours"].within  # nobody had reckoned with the GPU node
     assert lines["Node-hours, gpu"].taken == "0.025"
-    assert lines["Node-hours, gpu"].estimated == "0 (0 to 0)"
+    assert lines["Node-hours, gpu"].estimated == "0"
     assert lines["Money"].taken == "0.13 EUR"
     assert lines["Money"].estimated == "0.03 EUR (0.02 EUR to 0.04 EUR)"
     said = remarks(content())
-    assert said[0] == f"{(120 + 4 * 90) / (240 + 720):.0%} of the core-hours were in use"
-    assert said[1:3] == ["50% of the GPU-hours were in use", "prices of 2026-11-01: our contract"]
+    assert said[0] == f"{100 * (120 + 4 * 90) / (240 + 720):.0f} % of the core-hours were in use"
+    assert said[1:3] == ["50 % of the GPU-hours were in use", "prices of 2026-11-01: our contract"]
     assert said[-1] == "estimate: six trials"
     assert one_line(content()) == (
         "0.267 core-hours, 0.05 GPU-hours, 0.13 EUR; 1 min 30 s since the estimate of 1 min 40 s "

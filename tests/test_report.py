@@ -414,7 +414,7 @@ def test_page_tells_what_the_run_took_beside_the_estimate(finished: tuple[str, s
         "Node-hours, gpu-small-spot": ["0.25", "0.25", "0.278 (0.222 to 0.347)", "yes"],
         "Money": ["0.83 EUR", "0.80 EUR", "0.83 EUR (0.67 EUR to 1.04 EUR)", "yes"],
     }
-    assert "50% of the core-hours were in use" in section
+    assert "50 % of the core-hours were in use" in section
     assert "prices of 2026-11-01: &lt;our&gt; contract" in section
     assert "estimate: six trials" in section
 
