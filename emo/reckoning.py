@@ -116,7 +116,9 @@ def _with_trained_encoders(config: SweepConfig, rates: Rates, fleet: Fleet) -> l
         drawn[name] = [TRAINER_SECONDS + rate.start + expected * seconds for seconds in epoch]
     found = [of_trials(drawn, rates.owed, slots, drift(config.space), error)] if any(rates.owed.values()) else []
     scored = [_read_and(rate, rate.judging, readers) for rate in rates.trainings.values()]
-    scores = config.top * sum(rates.sizes.values()) * sum(scored) / max(1, int(fleet.gpus if gpu else fleet.cpus))
+    scores = (
+        _num_kept(config) * sum(rates.sizes.values()) * sum(scored) / max(1, int(fleet.gpus if gpu else fleet.cpus))
+    )
     return [*found, Stage("scores", scores, scores / 10), _thresholds(config, rates, fleet, 0.0)]
 
 
@@ -127,9 +129,14 @@ def _read_and(rate: TrainingTime, computing: float, readers: float | None) -> fl
 
 def _thresholds(config: SweepConfig, rates: Rates, fleet: Fleet, again: float) -> Stage:
     """Of the kept models: each is trained ``again`` for so many seconds, and its thresholds are searched."""
-    num_encoders = len(rates.trials) + len(rates.trainings)
-    seconds = config.top * num_encoders * (again + rates.search) / max(1.0, fleet.cpus)
+    num_models = _num_kept(config) * (len(rates.trials) + len(rates.trainings))
+    seconds = num_models * (again + rates.search) / max(1.0, fleet.cpus)
     return Stage("thresholds", seconds, seconds / 3)  # the best models may take longer than those that were drawn
+
+
+def _num_kept(config: SweepConfig) -> int:
+    """Models of each encoder."""
+    return min(config.top, config.budget.trials)
 
 
 def _at_once(config: SweepConfig, room: int) -> int:
@@ -138,9 +145,8 @@ def _at_once(config: SweepConfig, room: int) -> int:
 
 def because(config: SweepConfig, rates: Rates) -> list[str]:
     """What an estimate from these rates rests on."""
-    num_encoders = len(rates.unread) + len(rates.trainings)
-    timed = [f"{rates.num_trials} trials"] if rates.num_trials else []
-    timed += [f"{num_encoders} branch{'es' if num_encoders > 1 else ''} of encoders"] if num_encoders else []
+    counts = {"trials": rates.num_trials, "branches of encoders": len(rates.unread), "encoders": len(rates.trainings)}
+    timed = [f"{number} {what}" for what, number in counts.items() if number]
     low, high = (f"{number:.0f}" for number in epochs(config))
     needed = f"{low} to {high}" if low != high else high
     unseen = f"{rates.num_cut} of these trials, stopped before their end," if rates.num_trials else "trials"

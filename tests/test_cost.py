@@ -80,6 +80,18 @@ def test_shipped_prices_have_every_type_of_node(path):
         assert prices.nodes[f"gpu-{size}-spot"].per_hour < prices.nodes[f"gpu-{size}"].per_hour
 
 
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_node_of_a_shipped_cluster_has_a_price(path):
+    cluster = path.parent.parent / path.name
+    if not cluster.exists():
+        pytest.skip(f"there is no {cluster}")
+    prices = read_prices(CostConfig(prices=str(path)))
+    for kind, each in yaml.safe_load(cluster.read_text())["available_node_types"].items():
+        assert kind in prices.nodes
+        for name, number in (("CPU", prices.nodes[kind].cpus), ("GPU", prices.nodes[kind].gpus)):
+            assert each.get("resources", {}).get(name, number) == number
+
+
 def test_a_price_file_is_read(tmp_path):
     assert read_prices(written(tmp_path, FILE)) == PRICES
     assert read_prices(CostConfig()) is None
