@@ -101,7 +101,7 @@ def test_a_sweep_counts_what_it_takes(run):
     assert usage["node_seconds"] == {"local": pytest.approx(usage["seconds"])}
     assert 0 < usage["used_core_seconds"] <= usage["core_seconds"]
     assert content["estimate"] is None  # of the few steps that it had
-    assert f"{usage['core_seconds'] / 3600:.3g}" in (run / "report.html").read_text()
+    assert "Node-hours, local" in (run / "report.html").read_text()
 
 
 def test_an_estimate_alone_leaves_nothing_behind(run, config, capsys):
@@ -111,7 +111,8 @@ def test_an_estimate_alone_leaves_nothing_behind(run, config, capsys):
     said = capsys.readouterr().out
     assert "on 1 head and 2 cpu: 32 cores" in said
     assert re.search(r"money +\d+\.\d\d USD \(\d+\.\d\d to \d+\.\d\d\)", said)
-    assert "9 trials, timed in" in said  # three of each encoder, whose features are there
+    assert re.search(r"\d+ trials, timed in \d+ s on this cluster", said)
+    assert "stopped before their end" not in said  # the features are there, and trials take no time
     assert not Path(only.output).exists()
 
 
