@@ -50,7 +50,7 @@ def table(content: Content) -> list[Line]:
         line(f"Node-hours, {kind}", partial(_of_kind, kind), nodes.get(kind, 0.0), hours)
         for kind in {**usage["node_seconds"], **nodes}
     ]
-    if prices:
+    if prices and any(kind in prices.nodes for kind in usage["node_seconds"]):
         cost, currency = prices.cost, prices.currency
         found += [
             line(MONEY, lambda of: cost(of["node_seconds"]), cost(nodes), lambda value: f"{value:.2f} {currency}")

@@ -185,6 +185,6 @@ class Meter:
         name = run_name(self.run)
         for kind, seconds in self.usage.node_seconds.items():
             set_gauge("emo_node_hours", seconds / HOUR, run=name, node_type=kind)
-        if self.prices:
+        if self.prices and any(kind in self.prices.nodes for kind in self.usage.node_seconds):
             cost = self.prices.cost(self.usage.node_seconds)
             set_gauge("emo_cost", cost, run=name, currency=self.prices.currency)

@@ -488,6 +488,10 @@ def test_without_estimate_and_prices_there_are_hours():
     lacking = content()
     del lacking["prices"]["nodes"]["gpu"]
     assert "no price is known of gpu" in remarks(lacking)
+    assert "EUR" in one_line(lacking)
+    del lacking["prices"]["nodes"]["cpu"]
+    assert "no price is known of cpu and gpu" in remarks(lacking)
+    assert "EUR" not in one_line(lacking)
 
 
 def test_an_estimate_survives_json():
