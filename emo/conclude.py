@@ -14,6 +14,7 @@ from emo.encoders import EncoderSpec
 from emo.examples import write_examples
 from emo.leaderboard import baseline_rows, best_model, encoder_row, write_leaderboard
 from emo.looks import record_look
+from emo.meter import Meter
 from emo.pipeline import Posts
 from emo.plan import show_leaderboard
 from emo.report import write_report
@@ -29,8 +30,10 @@ def conclude(
     specs: list[EncoderSpec],
     data: dict[str, EncodedPosts],
     job: str = "sweep",
+    meter: Meter | None = None,
 ) -> None:
-    """Turn a finished search into everything that a person takes away from it; ``job`` is who looks at test."""
+    """Turn a finished search into everything that a person takes away from it; ``job`` is who looks at test, and the
+    meter is what has counted what it took."""
     trials = read_trials(run.folder)
     specs = fruitful(run, trials, specs)
     labels = tuple(posts.manifest["labels"])
@@ -55,6 +58,8 @@ def conclude(
     write_model(run, config, best, trial, spec, data[spec.name], posts)
     write_examples(run.folder, posts.folder, best, labels)
     show_leaderboard(write_leaderboard(run.folder, rows, best, labels))
+    if meter:
+        meter.write()
     write_report(run.folder)
     run.log(FINISHED)
 

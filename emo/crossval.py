@@ -17,7 +17,7 @@ from emo.leaderboard import Row, read_decisions, write_board
 from emo.pipeline import posts_of
 from emo.plan import show_cross_validation, show_leaderboard, show_posts, show_summary
 from emo.posts import num_folds
-from emo.run import FINISHED, Run, describe_encoder, open_run, write_config
+from emo.run import FINISHED, Run, describe_encoder, give_up_folder, open_run, write_config
 from emo.work import Manifest
 
 FOLDS = "folds.json"
@@ -43,6 +43,11 @@ def cross_validate(config: SweepConfig, sweep_into: Callable[[SweepConfig], None
     specs = chosen_encoders(config, posts)
     folders = [f"fold-{fold}" for fold in range(len(posts.manifest["folds"]))]
     show_cross_validation(config, posts.manifest, len(specs))
+    if config.cost.estimate == "only":
+        sweep_into(of_fold(config, run.path(folders[0]), 0))
+        say(f"\nThat is the first of {len(folders)} sweeps, which take about as long each, one after another.")
+        give_up_folder(run)
+        return
     about = {"num_folds": num_folds(posts.manifest), "num_repeats": posts.manifest["fold_repeats"], "folders": folders}
     storage.write_json(run.path(FOLDS), about)
     storage.write_json(run.path("posts.json"), posts.manifest)

@@ -157,12 +157,22 @@ def encoded(
     config: EncodersConfig, posts: Posts, specs: list[EncoderSpec]
 ) -> tuple[list[EncoderSpec], dict[Branch, Features]]:
     """The encoders with their checkpoints at hand, and every branch's features, where it stays as it is."""
+    specs = resolved(config, posts, specs)
+    return specs, features_of(config, posts, specs)
+
+
+def resolved(config: EncodersConfig, posts: Posts, specs: list[EncoderSpec]) -> list[EncoderSpec]:
+    """The encoders with their checkpoints at hand."""
     if any(branch.is_built for spec in specs for branch in spec.branches):
         say("encoders: building what learns from this corpus, or finding it built")
-    specs = resolve_encoders(specs, posts.folder, config.cache, text=posts.text, seed=config.seed, fold=config.fold)
+    return resolve_encoders(specs, posts.folder, config.cache, text=posts.text, seed=config.seed, fold=config.fold)
+
+
+def features_of(config: EncodersConfig, posts: Posts, specs: list[EncoderSpec]) -> dict[Branch, Features]:
+    """Every branch's features, where it stays as it is."""
     features: dict[Branch, Features] = {}
     if mode_of(config) in TRAINS_ENCODERS:
-        return specs, features
+        return features
     for branch in dict.fromkeys(branch for spec in specs for branch in spec.branches):
         names = "/".join(spec.name for spec in specs if branch in spec.branches)
         features[branch] = embed(
@@ -176,7 +186,7 @@ def encoded(
         how = "reused from" if features[branch].reused else "written to"
         size = filesize.decimal(sum(storage.list_files(features[branch].folder).values()))
         say(f"features: {branch.modality} of {names} {how} {features[branch].folder} ({size})")
-    return specs, features
+    return features
 
 
 def cuts(posts: Posts, specs: list[EncoderSpec], features: dict[Branch, Features]) -> dict[Branch, Cut]:

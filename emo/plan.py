@@ -1,5 +1,6 @@
 """What a sweep says before it starts, and after it has ended."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from emo.config import ALL_SPLITS, SPLITS, TRAINS_ENCODERS, SweepConfig, TrainConfig
@@ -64,7 +65,8 @@ def _prevalence(split: dict[str, Any], k: int) -> str:
     return f"{split['positives'][k]:,} ({split['positives'][k] / known:.1%})" if known else "unknown"
 
 
-def show_plan(config: SweepConfig, specs: list[EncoderSpec]) -> None:
+def show_plan(config: SweepConfig, specs: list[EncoderSpec], taking: Sequence[tuple[str, str]] = ()) -> None:
+    """What is going to be done, and what it is estimated to take."""
     budget = config.budget
     refined = f", then {budget.refine_trials} more for the best {budget.refine_top}" if budget.refine_trials else ""
     total = budget.total_trials(len(specs))
@@ -83,6 +85,7 @@ def show_plan(config: SweepConfig, specs: list[EncoderSpec]) -> None:
             ("workers", workers),
             ("metrics", metrics_address() or "none are collected"),
             ("output", str(config.output)),
+            *taking,
         ],
     )
 
@@ -114,7 +117,8 @@ def show_summary(folder: str, num_sweeps: int, seconds: float) -> None:
     )
 
 
-def show_training(config: TrainConfig, output: str) -> None:
+def show_training(config: TrainConfig, output: str, taking: Sequence[tuple[str, str]] = ()) -> None:
+    """What is going to be done, and what it is estimated to take."""
     head, training = config.head, config.training
     facts = [
         ("encoder", config.encoder),
@@ -126,7 +130,7 @@ def show_training(config: TrainConfig, output: str) -> None:
     if head.mode in TRAINS_ENCODERS:
         workers = " to ".join(map(str, training.num_workers))
         facts.append(("workers", f"{workers}, each with {'a GPU' if on_gpus(training) else 'cores only'}"))
-    show_facts("Plan", [*facts, ("output", output)])
+    show_facts("Plan", [*facts, ("output", output), *taking])
 
 
 def show_leaderboard(board: dict[str, Any], title: str = "Leaderboard (test figures; the best on val first)") -> None:
@@ -159,11 +163,13 @@ def _interval(pair: list[float]) -> str:
     return f"{figure(pair[0])} to {figure(pair[1])}"
 
 
-def show_results(folder: str, seconds: float) -> None:
+def show_results(folder: str, seconds: float, took: str | None = None) -> None:
+    """Where the results of a run lie, and what it took."""
     say(f"\nDone in {duration(seconds)}.")
     show_facts(
         "Results",
         [
+            *([("took", took)] if took else []),
             ("report", f"{folder}/report.html"),
             ("leaderboard", f"{folder}/leaderboard.csv"),
             ("model", f"{folder}/model"),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from emo import storage
+from emo import cost, storage
 from emo.config import Budget, SweepConfig, UserError, from_dict
 from emo.looks import read_looks
 
@@ -29,6 +29,8 @@ class Run:
     """Probabilities of the best model."""
     looks: list[dict[str, Any]]
     """Those at the test split."""
+    cost: dict[str, Any] | None = None
+    """What the run took."""
 
     @property
     def budget(self) -> Budget:
@@ -95,6 +97,7 @@ def read_run(uri: str) -> Run:
         examples=_table(uri, "examples.parquet"),
         predictions=_table(uri, f"predictions/{leaderboard['best']['trial_id']}.parquet") if leaderboard else None,
         looks=read_looks(uri),
+        cost=_json(uri, cost.FILE),
     )
 
 

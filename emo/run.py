@@ -99,6 +99,7 @@ def open_run(config: SweepConfig, name: str = "sweep") -> tuple[Run, SweepConfig
 def _difference(config: SweepConfig, stored: SweepConfig) -> str | None:
     """The first choice that is not what it was; what is said, and where and how many at once, does not count."""
     free = {"output", "resume", "verbose", "refresh", "cache", "log_to", "trials_at_once", "trials_per_gpu"}
+    free |= {"prices", "nodes", "estimate"}
     now, then = _by_flag(to_dict(config)), _by_flag(to_dict(stored))
     for name in now:
         if name not in free and now[name] != then[name]:
@@ -118,10 +119,16 @@ def _by_flag(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, dict):
-            flat |= _by_flag(value, prefix if name in ("prepare", "training") else f"{prefix}{name}.")
+            flat |= _by_flag(value, prefix if name in ("prepare", "training", "cost") else f"{prefix}{name}.")
         else:
             flat[prefix + name] = value
     return flat
+
+
+def give_up_folder(run: Run) -> None:
+    """Remove the folder of a run that was only planned, where it is new."""
+    if storage.is_empty(run.folder):
+        storage.remove(run.folder)
 
 
 def existing_run(folder: str) -> str:

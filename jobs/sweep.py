@@ -16,10 +16,15 @@ from emo.cli import run_job
 from emo.conclude import conclude
 from emo.config import SweepConfig
 from emo.console import say
+from emo.cost import one_line
 from emo.crossval import cross_validate
-from emo.pipeline import cuts, encoded, encoder_data, posts_of, training_jobs
+from emo.estimate import facts
+from emo.meter import Meter
+from emo.pipeline import cuts, encoder_data, features_of, posts_of, resolved, training_jobs
 from emo.plan import show_plan, show_posts, show_results, warn_of_cuts
-from emo.run import keep_plan, open_run, stored_encoders
+from emo.prices import read_prices
+from emo.rates import estimated
+from emo.run import Run, give_up_folder, keep_plan, open_run, stored_encoders
 from emo.sweep import sweep
 
 
@@ -34,10 +39,19 @@ def main(config: SweepConfig) -> None:
 def sweep_into(config: SweepConfig) -> None:
     """One sweep into one run folder."""
     started = time.monotonic()
+    prices = read_prices(config.cost)
     run, config = open_run(config)
     if run.is_finished():
         say(f"{run.folder} is finished; nothing is left to do. Its report: {run.path('report.html')}")
         return
+    with Meter(prices) as meter:
+        if not swept(run, config, meter):
+            return
+    show_results(run.folder, time.monotonic() - started, one_line(meter.content()))
+
+
+def swept(run: Run, config: SweepConfig, meter: Meter) -> bool:
+    """Plan and sweep; False where only the plan was wanted."""
     loggers = []
     if config.log_to:
         from emo.loggers import callbacks  # it brings packages along that take seconds
@@ -46,17 +60,23 @@ def sweep_into(config: SweepConfig) -> None:
     posts = posts_of(config)
     show_posts(posts.manifest)
     check_choices(config, posts)
-    specs = stored_encoders(run) or chosen_encoders(config, posts)
-    show_plan(config, specs)
-    specs, features = encoded(config, posts, specs)
+    specs = resolved(config, posts, stored_encoders(run) or chosen_encoders(config, posts))
+    estimate = estimated(config, posts, specs, run.folder, meter.prices)
+    meter.keep_estimate(estimate)
+    show_plan(config, specs, facts(estimate, meter.prices))
+    if config.cost.estimate == "only":
+        give_up_folder(run)
+        return False
+    features = features_of(config, posts, specs)
     warn_of_cuts(cuts(posts, specs, features))
     keep_plan(run, config, posts.manifest, specs, features)
+    meter.keep_in(run.folder)
     data = encoder_data(config, posts, specs, features)
     jobs = training_jobs(config, posts, specs, data)
     cached = {} if jobs else {name: each.for_training() for name, each in data.items()}
     sweep(run.folder, config, cached, jobs, run.name, loggers)
-    conclude(run, config, posts, specs, data)
-    show_results(run.folder, time.monotonic() - started)
+    conclude(run, config, posts, specs, data, meter=meter)
+    return True
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Sweeps on a cluster that grows with what they ask for, loses nodes on the way, and shrinks after them."""
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -123,3 +124,35 @@ def test_trials_share_the_gpu_of_a_node_that_comes_for_them(place, tmp_path):
             trials = job.end()
         assert [trial["status"] for trial in trials] == ["done"] * 6
         assert is_empty_soon(cloud, 60)
+
+
+@pytest.mark.slow
+def test_nodes_that_come_and_go_are_counted_by_their_type(place, tmp_path):
+    types = {"local": {"per_hour": 1.0, "cpus": 0, "gpus": 0}, "cpu-spot": {"per_hour": 36.0, "cpus": 2, "gpus": 0}}
+    prices = {"currency": "EUR", "as_of": "today", "source": "a guess", "nodes": types}
+    (tmp_path / "prices.yaml").write_text(json.dumps(prices))
+    flags = "--trials", "12", "--prices", str(tmp_path / "prices.yaml"), "--nodes", "cpu-spot=2"
+    seen, most, last = 0.0, 0, time.monotonic()
+    deadline = last + MAX_SECONDS
+    cloud_of_two = fake_cloud(tmp_path, {"cpu-spot": node_type(2, CPU=2)}, v2=True)
+    with cloud_of_two as cloud, sweep(cloud, place, tmp_path, *flags) as job:
+        while job.process.poll() is None and last < deadline:
+            time.sleep(0.2)
+            now, nodes = time.monotonic(), len(cloud.nodes())
+            seen, most, last = seen + nodes * (now - last), max(most, nodes), now
+        job.end()
+    content = json.loads((tmp_path / "run" / "cost.json").read_text())
+    usage = content["usage"]
+    assert most == 2
+    assert usage["node_seconds"] == {
+        "local": pytest.approx(usage["seconds"]),  # the head, which has no type here
+        "cpu-spot": pytest.approx(seen, rel=0.1, abs=8),  # Ray knows of a node once it has started, and looks every 2 s
+    }
+    assert usage["core_seconds"] == pytest.approx(2 * usage["node_seconds"]["cpu-spot"])
+    assert 0 < usage["used_core_seconds"] < usage["core_seconds"]
+    assert content["estimate"]["nodes"] == {"cpu-spot": 2}
+    said = job.log.read_text()
+    assert "on 2 cpu-spot: 4 cores" in said
+    assert "the chosen nodes are taken to be as fast as those here" in said
+    cost = (usage["node_seconds"]["local"] + 36 * usage["node_seconds"]["cpu-spot"]) / 3600
+    assert f"{cost:.2f} EUR" in said

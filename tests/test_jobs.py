@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from emo import storage
 from emo.choosing import chosen_encoders
 from emo.config import (
     CalibrateConfig,
+    CostConfig,
     EmbedConfig,
     PredictConfig,
     PrepareConfig,
@@ -91,6 +93,27 @@ def test_a_sweep_leaves_everything_that_a_run_folder_has(run):
     for name in ("leaderboard.json", "leaderboard.csv", "report.html", "model/bundle.json", "model/model.safetensors"):
         assert (run / name).stat().st_size, name
     assert not [path for path in (run / "model").rglob("*") if path.suffix in (".bin", ".pt", ".pkl")]
+
+
+def test_a_sweep_counts_what_it_takes(run):
+    content = json.loads((run / "cost.json").read_text())
+    usage = content["usage"]
+    assert usage["node_seconds"] == {"local": pytest.approx(usage["seconds"])}
+    assert 0 < usage["used_core_seconds"] <= usage["core_seconds"]
+    assert content["estimate"] is None  # of the few steps that it had
+    assert "Node-hours, local" in (run / "report.html").read_text()
+
+
+def test_an_estimate_alone_leaves_nothing_behind(run, config, capsys):
+    wanted = CostConfig(prices=str(ROOT / "cluster" / "prices" / "aws.yaml"), nodes=("cpu=2",), estimate="only")
+    only = replace(config, output=f"{run}-planned", trials=4, cost=wanted)
+    sweep.main(only)
+    said = capsys.readouterr().out
+    assert "on 1 head and 2 cpu: 32 cores" in said
+    assert re.search(r"money +\d+\.\d\d USD \(\d+\.\d\d to \d+\.\d\d\)", said)
+    assert re.search(r"\d+ trials, timed in \d+ s on this cluster", said)
+    assert "stopped before their end" not in said  # the features are there, and trials take no time
+    assert not Path(only.output).exists()
 
 
 def test_every_trial_is_shown_in_tensorboard(run):

@@ -15,7 +15,9 @@ from emo.config import PrepareConfig
 from emo.encoders import Branch
 from emo.encoders.hub import resolve
 from emo.features import embed
-from emo.monitoring import METRICS, SweepMetrics, metrics_address, run_name, set_gauge
+from emo.meter import Meter
+from emo.monitoring import METRICS, SweepMetrics, metrics_address, run_name
+from emo.prices import LOCAL, NodeType, Prices
 from emo.reading import TextVariant
 
 MAX_SECONDS = 30
@@ -54,11 +56,12 @@ def test_a_node_serves_what_sweeps_and_posts_have_come_to(ray_session, tmp_path)
     metrics.update(
         {"bert": {"done": 4, "failed": 1}, "clip:text": {"running": 2}}, {"bert": 0.5, "clip:text": None}, 10
     )
-    set_gauge("emo_cost", 1.5, run="one", currency="USD")
-    set_gauge("emo_node_hours", 2.5, run="one", node_type="gpu")
+    with Meter(Prices("EUR", "today", "a guess", {LOCAL: NodeType(3600.0, 2, 0)})) as meter:
+        meter.keep_in(str(tmp_path / "one"))
+    hours = meter.usage.seconds / 3600
     wanted = {
-        ("emo_cost", (("currency", "USD"),)): 1.5,
-        ("emo_node_hours", (("node_type", "gpu"),)): 2.5,
+        ("emo_cost", (("currency", "EUR"),)): pytest.approx(3600 * hours),
+        ("emo_node_hours", (("node_type", LOCAL),)): pytest.approx(hours),
         ("emo_trials_planned", ()): 10,
         ("emo_trials", (("encoder", "bert"), ("status", "done"))): 4,
         ("emo_trials", (("encoder", "bert"), ("status", "failed"))): 1,

@@ -18,10 +18,11 @@ import pytest
 import yaml
 from checkpoints import write_checkpoint
 from corpora import write_posts
-from fake_cloud import FakeCloud, fake_cloud, free_ports, node_type
+from fake_cloud import FakeCloud, fake_cloud, node_type
 from kills import kill_tree
 from monitored import ALERTS, MONITORING, PANELS, expressions, metric_names
 from ray.dashboard.modules.reporter.reporter_agent import METRICS_GAUGES
+from ray_nodes import free_ports
 from test_autoscaling import num_training, sweep
 
 from emo.monitoring import METRICS
@@ -33,11 +34,10 @@ UNSEEN = {
     "ray_node_gpus_utilization": "needs a GPU",
     "ray_node_gram_used": "needs a GPU",
     "ray_node_gram_available": "needs a GPU",
-    "ray_emo_cost": "needs nodes that cost something",
-    "ray_emo_node_hours": "needs nodes that cost something",
 }
 """Metrics that no cluster on one machine without a GPU has, and why."""
 POSTS, REJECTS, TRIALS = 60, 12, 6
+PER_HOUR = 3600.0
 INTERVAL = "2s"
 MAX_SECONDS = 300
 
@@ -91,6 +91,14 @@ def configuration(folder: Path, cloud: FakeCloud) -> Path:
     return folder / "prometheus.yml"
 
 
+def prices(folder: Path) -> Path:
+    """What the cluster's nodes cost an hour."""
+    types = {"cpu": {"per_hour": PER_HOUR, "cpus": 1, "gpus": 0}, "head": {"per_hour": 0, "cpus": 0, "gpus": 0}}
+    about = {"currency": "EUR", "as_of": "today", "source": "a guess"}
+    (folder / "prices.yaml").write_text(yaml.safe_dump(about | {"nodes": types}))
+    return folder / "prices.yaml"
+
+
 def lose_one_that_trains(cloud: FakeCloud) -> bool:
     """Lose a node that has a trial at work, if there is one."""
     if at_work := [node for node in cloud.nodes() if num_training(node)]:
@@ -126,7 +134,8 @@ def watched(tmp_path_factory) -> Iterator[Watched]:
         with (folder / "prometheus.log").open("w") as log:
             server = subprocess.Popen([*command, f"--storage.tsdb.path={folder / 'tsdb'}"], stdout=log, stderr=log)
         try:
-            with sweep(cloud, folder, folder, "--trials", str(TRIALS), epochs=100) as job:
+            flags = ("--trials", str(TRIALS), "--prices", str(prices(folder)))
+            with sweep(cloud, folder, folder, *flags, epochs=100) as job:
                 prometheus.wait_for('ray_emo_trials{status="running"} > 0')
                 job.wait_until(lambda: lose_one_that_trains(cloud), "a trial")
                 prometheus.wait_for('ray_emo_trials{status="done"} == on (run) group_left ray_emo_trials_planned')
@@ -211,6 +220,12 @@ def test_panels_show_what_happened(watched):
     assert rejects["values"][-1] == pytest.approx(REJECTS / (POSTS + REJECTS))
     (nodes,) = shown(watched, "Nodes")
     assert 2 <= max(nodes["values"]) <= 4
+    hours = {each["labels"]["node_type"]: each["values"][-1] for each in shown(watched, "Node hours")}
+    assert hours["cpu"] > 0
+    (cost,) = shown(watched, "Cost")
+    assert cost["labels"]["currency"] == "EUR"
+    assert cost["values"] == sorted(cost["values"])
+    assert cost["values"][-1] == pytest.approx(PER_HOUR * hours["cpu"], rel=0.2)  # scraped at the same moment or nearly
     for title in ("CPU by node", "Disk by node"):
         assert all(0 <= value <= 100 for each in shown(watched, title) for value in each["values"])
     for title in ("Memory by node", "Object store by node"):

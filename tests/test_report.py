@@ -35,6 +35,40 @@ GAINS = {"fixed": 0.0, "optuna": 0.06, "exact": 0.07, "cross-fitted": 0.05}
 """What each rule adds to the macro F1 of every model."""
 
 
+COST = {
+    "usage": {
+        "seconds": 600.0,
+        "node_seconds": {"head": 600.0, "gpu-small-spot": 900.0},
+        "core_seconds": 3600.0,
+        "gpu_seconds": 900.0,
+        "used_core_seconds": 1800.0,
+        "used_gpu_seconds": 450.0,
+    },
+    "prices": {
+        "currency": "EUR",
+        "as_of": "2026-11-01",
+        "source": "<our> contract",
+        "nodes": {kind: {"per_hour": 2.0, "cpus": 4.0, "gpus": 1.0} for kind in ("head", "gpu-small-spot")},
+    },
+    "estimate": {
+        "nodes": {"head": 1, "gpu-small-spot": 2},
+        "cpus": 8.0,
+        "gpus": 2.0,
+        "stages": {"trials": 500.0},
+        "seconds": [400.0, 500.0, 625.0],
+        "because": ["six trials"],
+    },
+    "before": {
+        "seconds": 60.0,
+        "node_seconds": {"head": 60.0},
+        "core_seconds": 0.0,
+        "gpu_seconds": 0.0,
+        "used_core_seconds": 0.0,
+        "used_gpu_seconds": 0.0,
+    },
+}
+
+
 def synthetic_run(folder: Path, labels: list[str] = LABELS, until: str = "end", name: str = "tiny-clip") -> str:
     """A run folder as a sweep leaves it; ``until`` trials stops half-way, ``name`` renames the winner."""
     rng = np.random.default_rng(0)
@@ -44,6 +78,7 @@ def synthetic_run(folder: Path, labels: list[str] = LABELS, until: str = "end", 
     folder.mkdir(parents=True, exist_ok=True)
     _config(folder, encoders)
     _posts(folder, labels, targets)
+    (folder / "cost.json").write_text(json.dumps(COST))
     trials = _trials(folder, rng, encoders, running=until == "trials")
     if until == "end":
         best = _leaderboard(folder, rng, labels, targets, trials, encoders)
@@ -365,6 +400,30 @@ def test_page_tells_outcome_and_counts(finished: tuple[str, str]) -> None:
     assert f"--model {run}/model" in page
     assert "torch 2.13.0" in page
     assert "not finished" not in page
+
+
+def test_page_tells_what_the_run_took_beside_the_estimate(finished: tuple[str, str]) -> None:
+    _, page = finished
+    section = page[page.index('id="cost"') : page.index('id="use"')]
+    rows = re.findall(r'<th scope="row">([^<]+)</th>' + r"<td>([^<]+)</td>" * 4, section)
+    assert {name: values for name, *values in rows} == {
+        "Wall time": ["10 min 00 s", "9 min 00 s", "8 min 20 s (6 min 40 s to 10 min 25 s)", "yes"],
+        "Core-hours": ["1", "1", "1.11 (0.889 to 1.39)", "yes"],
+        "GPU-hours": ["0.25", "0.25", "0.278 (0.222 to 0.347)", "yes"],
+        "Node-hours, head": ["0.167", "0.15", "0.139 (0.111 to 0.174)", "yes"],
+        "Node-hours, gpu-small-spot": ["0.25", "0.25", "0.278 (0.222 to 0.347)", "yes"],
+        "Money": ["0.83 EUR", "0.80 EUR", "0.83 EUR (0.67 EUR to 1.04 EUR)", "yes"],
+    }
+    assert "50 % of the core-hours were in use" in section
+    assert "prices of 2026-11-01: &lt;our&gt; contract" in section
+    assert "estimate: six trials" in section
+
+
+def test_a_run_without_a_count_says_so(tmp_path: Path) -> None:
+    run = synthetic_run(tmp_path / "run")
+    storage.remove(f"{run}/cost.json")
+    page = storage.read_bytes(report.write_report(run)).decode()
+    assert "Nothing was counted in this run." in page
 
 
 def test_leaderboard_keeps_order_and_marks_baselines(finished: tuple[str, str]) -> None:

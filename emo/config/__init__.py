@@ -1,6 +1,7 @@
 """What a run is told: frozen dataclasses that are command line, JSON file and documentation at once."""
 
 from emo.config.base import ALL_SPLITS, MODALITIES, PLUTCHIK, SPLITS, UserError, check, from_dict, override, to_dict
+from emo.config.cost import CostConfig, chosen_nodes
 from emo.config.jobs import (
     CalibrateConfig,
     CaptionChoices,
@@ -49,6 +50,7 @@ __all__ = [
     "CaptionChoices",
     "CaptionConfig",
     "Columns",
+    "CostConfig",
     "EmbedConfig",
     "EncodersConfig",
     "FetchLimits",
@@ -78,6 +80,7 @@ __all__ = [
     "Turns",
     "UserError",
     "check",
+    "chosen_nodes",
     "from_dict",
     "override",
     "to_dict",

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from emo.config.base import UserError, check
+from emo.config.cost import CostConfig
 from emo.config.posts import Columns, FetchLimits, PrepareConfig
 from emo.config.training import (
     PRESETS,
@@ -168,6 +169,7 @@ class SweepConfig(EncodersConfig):
     optuna_storage: str | None = None
     """A database of Optuna's for the studies, as in postgresql://host/name, which several sweeps and optuna-dashboard
     can share; without it, optuna.log in the run folder. Leave the password to PGPASSWORD or ~/.pgpass."""
+    cost: Annotated[CostConfig, tyro.conf.arg(name="")] = field(default_factory=CostConfig)
     resume: bool = False
     """Go on with the run in --output."""
 
@@ -221,6 +223,7 @@ class TrainConfig(ReadingConfig):
     """Which encoder, named as in --encoders of a sweep."""
     head: Annotated[HeadConfig, tyro.conf.arg(name="")] = field(default_factory=lambda: HeadConfig(mode="full"))
     training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)
+    cost: Annotated[CostConfig, tyro.conf.arg(name="")] = field(default_factory=lambda: CostConfig(estimate="no"))
     calibration_trials: int = 500
     """Optuna trials for the decision thresholds."""
     probabilities: Probabilities = "raw"
@@ -265,6 +268,7 @@ class TrainConfig(ReadingConfig):
             top=1,
             space=space,
             training=self.training,
+            cost=self.cost,
             resume=self.resume,
         )
 
