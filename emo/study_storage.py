@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 
 from emo import storage
 from emo.config import UserError
-from emo.config.jobs import without_password
+from emo.config.sweep import without_password
 from emo.patience import patiently
 
 JOURNAL = "optuna.log"

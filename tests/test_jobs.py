@@ -322,6 +322,7 @@ def test_calibrate_chooses_thresholds_again_in_a_run_of_its_own(run, tmp_path):
     assert "test was read twice" in (output / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_calibrate_does_so_again_for_the_models_that_a_killed_sweep_has_left(run, config, tmp_path, capsys):
     killed, output = tmp_path / "killed", tmp_path / "again"
     made_at_the_end = ("calibration*", "probabilities*", "leaderboard*", "model", "report.html", "examples*")

@@ -3,7 +3,6 @@
 from emo.config.base import ALL_SPLITS, MODALITIES, PLUTCHIK, SPLITS, UserError, check, from_dict, override, to_dict
 from emo.config.cost import CostConfig, chosen_nodes
 from emo.config.jobs import (
-    CalibrateConfig,
     CaptionChoices,
     CaptionConfig,
     EmbedConfig,
@@ -14,10 +13,9 @@ from emo.config.jobs import (
     PrepareJobConfig,
     ReadingConfig,
     ReportConfig,
-    SweepConfig,
-    TrainConfig,
 )
 from emo.config.posts import Columns, FetchLimits, PrepareConfig, Targets
+from emo.config.sweep import CalibrateConfig, SweepConfig, TrainConfig
 from emo.config.training import (
     PRESETS,
     TRAINS_ENCODERS,
