@@ -9,12 +9,12 @@ from emo.bundle import save_bundle
 from emo.calibrate import calibrate, read_calibrator
 from emo.config import SweepConfig, UserError
 from emo.console import say, warn
+from emo.cost.meter import Meter
 from emo.encoded import EncodedPosts
 from emo.encoders import EncoderSpec
 from emo.examples import write_examples
 from emo.leaderboard import baseline_rows, best_model, encoder_row, write_leaderboard
 from emo.looks import record_look
-from emo.meter import Meter
 from emo.pipeline import Posts
 from emo.plan import show_leaderboard
 from emo.report import write_report

@@ -9,8 +9,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from emo import cost, figures, pages, report_calibration, report_posts, report_tables, storage
+from emo import figures, pages, report_calibration, report_posts, report_tables, storage
 from emo.config import PLUTCHIK
+from emo.cost import taken
 from emo.figures_calibration import reliability_diagram
 from emo.looks import times_read
 from emo.pages import number
@@ -115,8 +116,8 @@ def page(run: Run, images: dict[str, dict[str, str]]) -> str:
         outcome=report_tables.outcome(run),
         columns=report_tables.COLUMNS,
         times_read=times_read(run.looks),
-        took=cost.table(run.cost) if run.cost else [],
-        took_remarks=cost.remarks(run.cost) if run.cost else [],
+        took=taken.table(run.cost) if run.cost else [],
+        took_remarks=taken.remarks(run.cost) if run.cost else [],
         progress=report_tables.progress(run),
         missing=[what for file, what in RESULTS.items() if not storage.exists(storage.join(run.uri, file))],
         warnings=[*(run.posts or {}).get("warnings", []), *report_tables.cautions(run)],

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from emo import cost, storage
+from emo import storage
 from emo.config import Budget, SweepConfig, UserError, from_dict
+from emo.cost import taken
 from emo.looks import read_looks
 
 
@@ -97,7 +98,7 @@ def read_run(uri: str) -> Run:
         examples=_table(uri, "examples.parquet"),
         predictions=_table(uri, f"predictions/{leaderboard['best']['trial_id']}.parquet") if leaderboard else None,
         looks=read_looks(uri),
-        cost=_json(uri, cost.FILE),
+        cost=_json(uri, taken.FILE),
     )
 
 

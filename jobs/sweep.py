@@ -16,14 +16,14 @@ from emo.cli import run_job
 from emo.conclude import conclude
 from emo.config import SweepConfig
 from emo.console import say
-from emo.cost import one_line
+from emo.cost.estimate import facts
+from emo.cost.meter import Meter
+from emo.cost.prices import read_prices
+from emo.cost.rates import estimated
+from emo.cost.taken import one_line
 from emo.crossval import cross_validate
-from emo.estimate import facts
-from emo.meter import Meter
 from emo.pipeline import cuts, encoder_data, features_of, posts_of, resolved, training_jobs
 from emo.plan import show_plan, show_posts, show_results, warn_of_cuts
-from emo.prices import read_prices
-from emo.rates import estimated
 from emo.run import Run, give_up_folder, keep_plan, open_run, stored_encoders
 from emo.sweep import sweep
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import yaml
 
-from emo import cost, meter, storage
+from emo import storage
 from emo.config import CostConfig, SearchSpace, SweepConfig, UserError
-from emo.cost import one_line, remarks, table
-from emo.estimate import (
+from emo.cost import meter, taken
+from emo.cost.estimate import (
     TUNE_SECONDS,
     Estimate,
     Fleet,
@@ -30,11 +30,12 @@ from emo.estimate import (
     of_trials,
     owed_trials,
 )
-from emo.meter import Meter, Node, Usage
+from emo.cost.meter import Meter, Node, Usage
+from emo.cost.prices import NodeType, Prices, read_prices
+from emo.cost.reckoning import MOST_ROWS, STARTS, TRAINER_SECONDS, Rates, because, stages
+from emo.cost.taken import one_line, remarks, table
+from emo.cost.timing import BranchTime, TrainingTime, TrialTime
 from emo.models import FeatureSpec
-from emo.prices import NodeType, Prices, read_prices
-from emo.reckoning import MOST_ROWS, STARTS, TRAINER_SECONDS, Rates, because, stages
-from emo.timing import BranchTime, TrainingTime, TrialTime
 
 SHIPPED = sorted((Path(__file__).parent.parent / "cluster" / "prices").glob("*.yaml"))
 FILE = {
@@ -369,7 +370,7 @@ ESTIMATE = estimate_of(Fleet((Group("cpu", 1, 2, 0),)), [Stage("trials", 100.0, 
 
 
 def read(folder: Path) -> dict:
-    return storage.read_json(str(folder / cost.FILE))
+    return storage.read_json(str(folder / taken.FILE))
 
 
 def test_a_meter_counts_nodes_that_come_and_go(tmp_path, nodes):

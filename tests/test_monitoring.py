@@ -12,12 +12,12 @@ from corpora import prepare_files, write_posts
 from prometheus_client.parser import text_string_to_metric_families
 
 from emo.config import PrepareConfig
+from emo.cost.meter import Meter
+from emo.cost.prices import LOCAL, NodeType, Prices
 from emo.encoders import Branch
 from emo.encoders.hub import resolve
 from emo.features import embed
-from emo.meter import Meter
 from emo.monitoring import METRICS, SweepMetrics, metrics_address, run_name
-from emo.prices import LOCAL, NodeType, Prices
 from emo.reading import TextVariant
 
 MAX_SECONDS = 30

@@ -9,7 +9,7 @@ from scipy import stats
 
 from emo.config import SearchSpace
 from emo.console import duration
-from emo.prices import HEAD, HOUR, Prices
+from emo.cost.prices import HEAD, HOUR, Prices
 
 Z = 1.96
 """Standard errors of a 95 % interval."""

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from emo.config import TRAINS_ENCODERS, SweepConfig
+from emo.cost.estimate import Fleet, Stage, drift, epochs_between, halved, of_posts, of_trials
+from emo.cost.timing import BranchTime, TrainingTime, TrialTime
 from emo.cross_fit import NUM_FOLDS
 from emo.encode import ROWS_PER_ACTOR
-from emo.estimate import Fleet, Stage, drift, epochs_between, halved, of_posts, of_trials
 from emo.room import of_trial
 from emo.studies import GRACE_EPOCHS, REDUCTION
-from emo.timing import BranchTime, TrainingTime, TrialTime
 
 MOST_ROWS = 20_000
 """Of a larger corpus, drawn trials train on so many posts."""

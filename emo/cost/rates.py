@@ -14,21 +14,11 @@ import ray
 from emo import storage
 from emo.config import TRAINS_ENCODERS, HeadConfig, SweepConfig, UserError, chosen_nodes
 from emo.console import say, warn
-from emo.encode import plan_units
-from emo.encoded import encoded_posts
-from emo.encoders import Branch, EncoderSpec
-from emo.errors import sentence
-from emo.estimate import Estimate, Fleet, Group, estimate_of, fleet_of, owed_trials
-from emo.features import Features, embed, features_key
-from emo.meter import nodes_now
-from emo.models import FeatureSpec
-from emo.parts import missing_parts
-from emo.pipeline import Posts, training_jobs
-from emo.prices import Prices
-from emo.reckoning import MOST_ROWS, Rates, because, stages
-from emo.room import grows, has_gpus, of_trial, of_worker
-from emo.sweep import distributions, fixed_choices
-from emo.timing import (
+from emo.cost.estimate import Estimate, Fleet, Group, estimate_of, fleet_of, owed_trials
+from emo.cost.meter import nodes_now
+from emo.cost.prices import Prices
+from emo.cost.reckoning import MOST_ROWS, Rates, because, stages
+from emo.cost.timing import (
     BranchTime,
     TrainingTime,
     TrialTime,
@@ -39,6 +29,16 @@ from emo.timing import (
     time_training,
     time_trial,
 )
+from emo.encode import plan_units
+from emo.encoded import encoded_posts
+from emo.encoders import Branch, EncoderSpec
+from emo.errors import sentence
+from emo.features import Features, embed, features_key
+from emo.models import FeatureSpec
+from emo.parts import missing_parts
+from emo.pipeline import Posts, training_jobs
+from emo.room import grows, has_gpus, of_trial, of_worker
+from emo.sweep import distributions, fixed_choices
 from emo.train import TrainingData
 from emo.trial import chosen
 from emo.trials import read_trials

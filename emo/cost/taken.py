@@ -6,11 +6,11 @@ from functools import partial
 from typing import Any
 
 from emo.console import duration
-from emo.prices import HOUR, Prices, prices_of
+from emo.cost.prices import HOUR, Prices, prices_of
 
 FILE, MONEY = "cost.json", "Money"
 Content = Mapping[str, Any]
-"""As :meth:`emo.meter.Meter.content` gives it."""
+"""As :meth:`emo.cost.meter.Meter.content` gives it."""
 
 
 @dataclass(frozen=True)

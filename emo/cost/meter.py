@@ -17,10 +17,10 @@ from ray.core.generated import autoscaler_pb2
 
 from emo import storage
 from emo.config import from_dict
-from emo.cost import FILE
-from emo.estimate import Estimate
+from emo.cost.estimate import Estimate
+from emo.cost.prices import HEAD, HOUR, LOCAL, Prices, prices_of
+from emo.cost.taken import FILE
 from emo.monitoring import run_name, set_gauge
-from emo.prices import HEAD, HOUR, LOCAL, Prices, prices_of
 
 SAMPLE_SECONDS = 2.0
 """A node's coming and going is seen so late."""
