@@ -61,6 +61,7 @@ def start(
     environment |= {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # `python` of a job's command is found there
         "EMO_RUNS": os.environ.get("EMO_RUNS", str(ROOT / "runs")),
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # there is no other node that work could go to
         "AUTOSCALER_METRIC_PORT": str(ports[0]),
         "DASHBOARD_METRIC_PORT": str(ports[1]),
     }
