@@ -42,8 +42,10 @@ def start(
     """
     if running_head(folder):
         raise ClusterError(f"A cluster runs already; `source {folder}/environment`, or stop it first.")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True, mode=0o700)
+    clear(folder)
+    if folder.exists() and any(folder.iterdir()):
+        raise ClusterError(f"{folder} holds other files; name another --folder.")
+    folder.mkdir(parents=True, mode=0o700, exist_ok=True)
     token, log = folder / "token", folder / "head.log"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
@@ -106,15 +108,24 @@ def stop(folder: Path = FOLDER) -> None:
     """End the cluster with all jobs on it."""
     if not (head := running_head(folder)):
         raise ClusterError("No cluster runs here.")
-    processes = [head, *head.children(recursive=True)]
     head.terminate()
-    _, left = psutil.wait_procs(processes, STOP_SECONDS)
-    for process in left:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    shutil.rmtree((folder / "session").resolve(), ignore_errors=True)
-    shutil.rmtree(folder)
+    psutil.wait_procs([head], STOP_SECONDS)
+    clear(folder)
     print("The cluster has ended.")
+
+
+def clear(folder: Path) -> None:
+    """Remove the folders of a cluster that was here, and end what is left of its processes, which name one of them."""
+    session = folder / "session"
+    if not session.is_symlink():
+        return
+    for process in psutil.process_iter(["cmdline"]):
+        if str(session.readlink()) in " ".join(process.info["cmdline"] or []):
+            for each in [*process.children(recursive=True), process]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    each.kill()
+    shutil.rmtree(session.readlink(), ignore_errors=True)
+    shutil.rmtree(folder)
 
 
 def running_head(folder: Path) -> psutil.Process | None:

@@ -24,7 +24,7 @@ def load(name: str):
     return module
 
 
-submit = load("submit")
+submit, local = load("submit"), load("local")
 
 
 class Dashboard(http.server.BaseHTTPRequestHandler):
@@ -153,3 +153,12 @@ def test_an_address_where_nothing_listens_is_said_at_once(dashboard):
         UserError, match=r"No cluster answers at 127\.0\.0\.1:1 \(Connection refused\); unset RAY_ADDRESS"
     ):
         joining.check_answers("127.0.0.1:1")
+
+
+def test_a_local_cluster_takes_no_folder_that_holds_other_files(tmp_path):
+    (tmp_path / "letters").write_text("dear")
+    with pytest.raises(local.ClusterError, match="holds other files; name another --folder"):
+        local.start(folder=tmp_path)
+    with pytest.raises(local.ClusterError, match="No cluster runs here"):
+        local.stop(tmp_path)
+    assert (tmp_path / "letters").exists()
