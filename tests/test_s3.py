@@ -14,6 +14,7 @@ from s3 import ROOT, environment_set
 from s3fs import S3FileSystem
 
 from emo import storage
+from emo.config import UserError
 from emo.errors import sentence
 from emo.fetch import FetchLimits, fetch
 from emo.s3 import S3
@@ -48,6 +49,13 @@ def test_files_and_sets(s3):
     assert storage.is_empty(folder)
     with pytest.raises(FileNotFoundError):
         storage.read_bytes(f"{folder}/b.bin")
+
+
+def test_a_bucket_that_cannot_be_written_is_said_before_any_work(s3):
+    storage.require_writable("--cache", f"{ROOT}/cache")
+    assert storage.list_files(f"{ROOT}/cache") == {}
+    with pytest.raises(UserError, match=r"^--output s3://nobody-has-it/runs/one cannot be written: .*bucket.*\.$"):
+        storage.require_writable("--output", "s3://nobody-has-it/runs/one")
 
 
 @pytest.mark.parametrize("size", [0, 1000, 12 * 2**20])
