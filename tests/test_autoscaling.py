@@ -16,7 +16,8 @@ from corpora import write_posts
 from fake_cloud import FakeCloud, Node, fake_cloud, node_type
 from kills import kill_tree
 
-from emo.tables import read_table
+from emo.posts import data_folder
+from emo.tables import read_folder, read_table
 
 ROOT = Path(__file__).parent.parent
 MAX_SECONDS = 300
@@ -114,6 +115,32 @@ def test_a_search_runs_on_nodes_that_come_for_it(tmp_path):
     trials = read_table(str(tmp_path / "run" / "trials.parquet")).to_pylist()
     assert len(trials) == 8
     assert {trial["status"] for trial in trials} <= {"done", "pruned"}
+
+
+@pytest.mark.slow
+def test_encoders_grow_the_cluster_and_make_do_with_what_comes(tmp_path):
+    write_posts(tmp_path / "raw", 120)
+    write_checkpoint("bert", tmp_path / "bert")
+    script = ROOT / "tests" / "embed_growing.py"
+    command = [sys.executable, script, tmp_path / "raw" / "posts.jsonl", tmp_path / "bert", tmp_path / "cache"]
+    with fake_cloud(tmp_path, {"cpu": node_type(2, CPU=1)}) as cloud:
+        process = subprocess.Popen(
+            list(map(str, command)),
+            env=cloud.environment | {"PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        most, deadline = 0, time.monotonic() + MAX_SECONDS
+        while process.poll() is None and time.monotonic() < deadline:
+            most = max(most, len(cloud.nodes()))
+            time.sleep(0.2)
+        kill_tree(process.pid)
+        told = process.communicate()[0].splitlines()
+    assert process.returncode == 0, told
+    assert most == 2
+    posts = read_folder(data_folder(f"{tmp_path}/cache/posts"), ["post_id", "text", "tags"]).to_pylist()
+    read = [post["post_id"] for post in posts if post["text"] is not None or post["tags"]]
+    assert sorted(read_folder(told[-1])["post_id"].to_pylist()) == sorted(read)
 
 
 @pytest.mark.slow
