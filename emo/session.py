@@ -1,5 +1,6 @@
 """Joining the cluster that a job runs in, or starting Ray on this machine; and keeping libraries quiet."""
 
+import errno
 import logging
 import os
 import socket
@@ -36,8 +37,9 @@ needed that, not what it does: it stands for "one node only" on any system); the
 third keeps processes for the next epoch's tasks, which would else import everything anew after a second's pause."""
 
 
-WATCH_SECONDS, MAX_SILENT = 2.0, 2
-"""How often, and how long, Ray is asked whether it is there, and how many times in vain."""
+WATCH_SECONDS, MAX_SILENT, MAX_GONE = 2.0, 2, 5
+"""How often, and how long, Ray is asked whether it is there; how many times in vain, of the head and of this node."""
+NOBODY = (errno.ECONNREFUSED, errno.ENOENT)
 
 
 def prepare_environment() -> None:
@@ -97,11 +99,12 @@ def watch_ray(gcs_address: str, raylet_socket: str) -> None:
         time.sleep(WATCH_SECONDS)
         if not ray.is_initialized():
             return
-        node_silent = 0 if _answers(socket.AF_UNIX, raylet_socket) else node_silent + 1
-        if node_silent == MAX_SILENT:
+        # a node that is busy still queues who asks; where it is gone, nobody listens at all
+        node_silent = node_silent + 1 if _asked(socket.AF_UNIX, raylet_socket) in NOBODY else 0
+        if node_silent == MAX_GONE:
             warn("Ray on this node is gone, and this job ends; it can be gone on with by --resume")
             os._exit(2)  # whatever would be tidied up needs Ray
-        if _answers(family, (host.strip("[]"), int(port))):
+        if _asked(family, (host.strip("[]"), int(port))) == 0:
             if head_silent >= MAX_SILENT:
                 warn("Ray's head is back")
             head_silent = 0
@@ -111,10 +114,11 @@ def watch_ray(gcs_address: str, raylet_socket: str) -> None:
                 warn("Ray's head is gone; unless it comes back, this job ends, and can be gone on with by --resume")
 
 
-def _answers(family: int, address: Any) -> bool:
+def _asked(family: int, address: Any) -> int:
+    """The error number of a connection, 0 where it comes about."""
     with socket.socket(family) as asking:
         asking.settimeout(WATCH_SECONDS)
-        return asking.connect_ex(address) == 0
+        return asking.connect_ex(address)
 
 
 def silence_data(verbose: bool) -> None:

@@ -141,3 +141,45 @@ def test_preparing_twice_changes_nothing(monkeypatch):
     before = dict(os.environ)
     prepare_environment()
     assert dict(os.environ) == before
+
+
+WATCH = """
+import socket, sys, threading, time
+import ray
+from emo import session
+
+ray.is_initialized = lambda: True
+session.WATCH_SECONDS = 0.05
+path = sys.argv[1]
+
+
+def listening(family, address):
+    server = socket.create_server(address) if family == socket.AF_INET else socket.socket(family)
+    if family == socket.AF_UNIX:
+        server.bind(address)
+        server.listen()
+    return server
+
+
+head, node = listening(socket.AF_INET, ("127.0.0.1", 0)), listening(socket.AF_UNIX, path)
+port = head.getsockname()[1]
+threading.Thread(target=session.watch_ray, args=(f"127.0.0.1:{port}", path), daemon=True).start()
+time.sleep(0.5)
+head.close()
+time.sleep(0.5)
+head = listening(socket.AF_INET, ("127.0.0.1", port))
+time.sleep(0.5)
+node.close()
+time.sleep(20)
+"""
+
+
+def test_a_job_ends_with_a_sentence_where_ray_is_gone_from_its_node(tmp_path):
+    command = [sys.executable, "-c", WATCH, str(tmp_path / "raylet")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert [line.partition(",")[0].partition(";")[0] for line in done.stdout.splitlines()] == [
+        "warning: Ray's head is gone",
+        "warning: Ray's head is back",
+        "warning: Ray on this node is gone",
+    ]
