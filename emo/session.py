@@ -27,6 +27,9 @@ QUIET = {
 PROMPT = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25"}
 """Ray Train takes reports so often (in seconds; else 2), and workers wait for that at the end of every epoch."""
 
+SHOWN = {"RAY_TRAIN_ENABLE_STATE_TRACKING": "1"}
+"""For a cluster that is joined: its dashboard lists trainings, for which Ray Train keeps an actor."""
+
 LOCAL = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_AUTH_MODE": "token",
@@ -44,7 +47,7 @@ NOBODY = (errno.ECONNREFUSED, errno.ENOENT)
 
 def prepare_environment() -> None:
     """Set what libraries read at import; what the user has set stays."""
-    for name, value in (QUIET | PROMPT if "RAY_ADDRESS" in os.environ else QUIET | PROMPT | LOCAL).items():
+    for name, value in (QUIET | PROMPT | (SHOWN if "RAY_ADDRESS" in os.environ else LOCAL)).items():
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", category=FutureWarning)
 
@@ -74,7 +77,7 @@ def start_ray(*, verbose: bool = False, dashboard: bool = False) -> None:
         ray.init(
             address=address,
             include_dashboard=dashboard if address == "local" else None,
-            runtime_env={} if verbose else {"env_vars": QUIET},
+            runtime_env={"env_vars": ({} if verbose else QUIET) | ({} if address == "local" else SHOWN)},
             log_to_driver=verbose,
             logging_level=logging.INFO if verbose else logging.ERROR,
         )

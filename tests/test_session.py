@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from emo.session import LOCAL, QUIET, prepare_environment
+from emo.session import LOCAL, QUIET, SHOWN, prepare_environment
 
 START = """
 from emo.session import prepare_environment
@@ -31,7 +31,7 @@ ray.shutdown()
 
 def clean_environment() -> dict[str, str]:
     """This process's environment without what would decide for the session."""
-    return {name: value for name, value in os.environ.items() if name not in QUIET | LOCAL | {"RAY_ADDRESS": ""}}
+    return {name: value for name, value in os.environ.items() if name not in QUIET | LOCAL | SHOWN | {"RAY_ADDRESS": ""}}
 
 
 def descendants(pid: int) -> dict[int, str]:
@@ -122,7 +122,7 @@ def test_what_the_user_has_set_stays():
 
 def test_a_cluster_that_is_joined_keeps_its_own_ways():
     found = environment_after({"RAY_ADDRESS": "auto"})
-    assert found.items() >= QUIET.items()
+    assert found.items() >= (QUIET | SHOWN).items()
     assert not set(LOCAL) & set(found)
 
 
@@ -136,7 +136,7 @@ def test_preparing_imports_no_library_that_reads_the_environment():
 
 
 def test_preparing_twice_changes_nothing(monkeypatch):
-    for name in QUIET | LOCAL:
+    for name in QUIET | LOCAL | SHOWN:
         monkeypatch.setenv(name, os.environ.get(name, "mine"))
     before = dict(os.environ)
     prepare_environment()
