@@ -31,7 +31,8 @@ ray.shutdown()
 
 def clean_environment() -> dict[str, str]:
     """This process's environment without what would decide for the session."""
-    return {name: value for name, value in os.environ.items() if name not in QUIET | LOCAL | SHOWN | {"RAY_ADDRESS": ""}}
+    ours = {*QUIET, *LOCAL, *SHOWN, "RAY_ADDRESS"}
+    return {name: value for name, value in os.environ.items() if name not in ours}
 
 
 def descendants(pid: int) -> dict[int, str]:
