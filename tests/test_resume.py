@@ -46,7 +46,7 @@ def test_embedding_is_killed_and_started_again(tmp_path):
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         while process.poll() is None and (not counts.exists() or counts.stat().st_size == before):
             time.sleep(0.05)  # its first batch
-        time.sleep(rng.uniform(0, 2.5))
+        time.sleep(rng.uniform(0, 1.2))
         assert process.poll() is None, "it ended before it was killed; make the corpus larger"
         kill_tree(process.pid)
         process.wait()

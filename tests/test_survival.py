@@ -116,7 +116,7 @@ def test_a_killed_training_ends_as_one_that_was_left_in_peace(place, undisturbed
     run = storage.join(root, "run")
     start_and_kill(train_command(place, run), "epoch 3:", 0.0)
     fs, path = storage.filesystem(run)
-    assert fs.glob(f"{path}/training/only/checkpoint_*")
+    assert fs.glob(f"{path}/training/*/checkpoint_*")
     said = done(train_command(place, run, "--resume"))
     assert "epoch 1:" not in said
     pd.testing.assert_frame_equal(losses(run), losses(undisturbed), atol=1e-4, rtol=1e-4)
