@@ -16,6 +16,9 @@ from pathlib import Path
 
 import yaml
 
+from emo import __version__
+from emo.joining import pinned_ray
+
 ROOT = Path(__file__).resolve().parent.parent
 MARK = re.compile(r"^\s*# settings: (\w+)$")
 VALUE = re.compile(r"""^(\s*(?:- (?!\S+: )|(?:- )?(?:ARG )?[\w./"-]+\s*(?::\s|=)\s*))(.*)$""")
@@ -24,16 +27,15 @@ VALUE = re.compile(r"""^(\s*(?:- (?!\S+: )|(?:- )?(?:ARG )?[\w./"-]+\s*(?::\s|=)
 def settings() -> dict[str, str | list[str]]:
     """The file's settings, and those that follow from them and from what requirements.txt pins."""
     has = yaml.safe_load((ROOT / "cluster/settings.yaml").read_text())
-    pins = dict(line.split("==") for line in (ROOT / "requirements.txt").read_text().split() if "==" in line)
-    (emo,) = re.findall(r'^__version__ = "(.*)"$', (ROOT / "emo/__init__.py").read_text(), re.MULTILINE)
-    runs_on = f"py{has['python'].replace('.', '')}-{has['accelerator']}"
+    ray, runs_on = pinned_ray(), f"py{has['python'].replace('.', '')}-{has['accelerator']}"
+    tag = f"{__version__}-ray{ray}-{runs_on}"
     return (
         has
         | {
-            "ray": pins["ray"],
-            "base_image": f"rayproject/ray:{pins['ray']}-{runs_on}",
-            "image": f"{has['repository']}:{emo}-ray{pins['ray']}-{runs_on}",
-            "tag": f"{emo}-ray{pins['ray']}-{runs_on}",
+            "ray": ray,
+            "base_image": f"rayproject/ray:{ray}-{runs_on}",
+            "image": f"{has['repository']}:{tag}",
+            "tag": tag,
         }
         | commands(has)
     )

@@ -51,7 +51,7 @@ def start(
     token.write_text(secrets.token_hex(32))
     sockets = tempfile.mkdtemp(prefix="emo-cluster-")  # whose paths may have 107 characters
     (folder / "session").symlink_to(sockets)
-    port, dashboard, *ports = free_ports(8, DASHBOARD_PORT)
+    dashboard, port, *ports = free_ports(8, DASHBOARD_PORT)
     access = {
         "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
         "RAY_AUTH_MODE": "token",
@@ -137,13 +137,13 @@ def running_head(folder: Path) -> psutil.Process | None:
     return None
 
 
-def free_ports(number: int, second: int) -> list[int]:
-    """Ports of loopback that nothing listens on; the second is this one, if it is free."""
+def free_ports(number: int, first: int = 0) -> list[int]:
+    """Ports of loopback that nothing listens on; the first is this one, if one is named and free."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
         for place, each in enumerate(sockets):
             try:
-                each.bind(("127.0.0.1", second if place == 1 else 0))
+                each.bind(("127.0.0.1", 0 if place else first))
             except OSError:
                 each.bind(("127.0.0.1", 0))
         return [each.getsockname()[1] for each in sockets]

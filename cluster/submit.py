@@ -12,6 +12,8 @@ import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
+from emo.joining import pinned_ray
+
 ROOT = Path(__file__).resolve().parent.parent
 MEBIBYTE = 2**20
 SECONDS = 20
@@ -98,8 +100,7 @@ def upload_sizes(folder: Path) -> dict[str, int]:
 def main(arguments: list[str]) -> None:
     if "--" not in arguments:
         raise SubmitError("Name the command after --, as in: python cluster/submit.py -- python jobs/sweep.py")
-    pins = dict(line.split("==") for line in (ROOT / "requirements.txt").read_text().split() if "==" in line)
-    check_cluster(os.environ, pins["ray"])
+    check_cluster(os.environ, str(pinned_ray()))
     check_size(ROOT)
     ray = str(Path(sys.executable).with_name("ray"))
     os.execv(ray, [ray, "job", "submit", "--working-dir", str(ROOT), *arguments])

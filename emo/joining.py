@@ -25,12 +25,14 @@ def check_versions(pins: Path = PINS) -> None:
     if sys.version_info < OLDEST_PYTHON:
         found, needed = (".".join(map(str, version)) for version in (sys.version_info[:2], OLDEST_PYTHON))
         raise UserError(f"The cluster runs Python {found}, and emo needs {needed} or newer; build its image anew.")
-    if not pins.exists():
-        return
-    pinned = re.findall(r"^ray==(.+)$", pins.read_text(), re.MULTILINE)
-    found = importlib.metadata.version("ray")
-    if pinned and found != pinned[0]:
-        raise UserError(f"The cluster runs Ray {found}, and requirements.txt pins {pinned[0]}; build its image anew.")
+    if (pinned := pinned_ray(pins)) and (found := importlib.metadata.version("ray")) != pinned:
+        raise UserError(f"The cluster runs Ray {found}, and requirements.txt pins {pinned}; build its image anew.")
+
+
+def pinned_ray(pins: Path = PINS) -> str | None:
+    """The version of Ray that is pinned; None without a file of pins, or a pin of Ray there."""
+    found = re.findall(r"^ray==(.+)$", pins.read_text(), re.MULTILINE) if pins.exists() else []
+    return found[0] if found else None
 
 
 @contextlib.contextmanager

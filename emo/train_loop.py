@@ -27,12 +27,13 @@ from torch.nn.parallel import DistributedDataParallel
 from emo.batches import LoadedBatch, Plan
 from emo.config import HeadConfig, Precision, Targets, TrainingConfig
 from emo.encoders import Branch
+from emo.encoders.base import Encoder
 from emo.finetune import assemble, freeze_unused, load_trained, parameter_groups, trained_state
 from emo.labels import hard_targets
 from emo.loader import PostLoader
 from emo.losses import goals_of, is_drawn, make_loss
 from emo.metrics import prefixed, score
-from emo.models import start_at_prevalence
+from emo.models import PostClassifier, start_at_prevalence
 from emo.reading import TextVariant
 from emo.thresholds import decide_by_train
 from emo.train import Context, MicroBatch, draw, make_optimizer, train_epoch
@@ -64,6 +65,21 @@ class TrainingJob:
     def num_modalities(self) -> int:
         return len(self.branches)
 
+    def untrained(self, device: torch.device) -> tuple[list[Encoder], PostClassifier]:
+        """The encoders, and the model with a classifier upon them, as training starts."""
+        encoders, model = assemble(self.branches, len(self.prevalence), self.head, self.training, str(device))
+        start_at_prevalence(model.classifier, torch.tensor(self.prevalence))
+        freeze_unused(model, encoders)
+        if self.training.gradient_checkpointing:
+            for encoder in encoders:
+                encoder.tower.enable_gradient_checkpointing()
+        return encoders, model
+
+    def goals(self, shares: Tensor) -> Tensor:
+        """What the loss aims at (B, K)."""
+        values = shares.numpy()
+        return goals_of(hard_targets(values, self.label_threshold), values, self.trains_on, self.head.loss)
+
 
 class Worker:
     """One Ray Train worker: its model, its share of the posts, and how far they have come."""
@@ -73,18 +89,12 @@ class Worker:
         self.job, self.rank, self.world_size = job, context.get_world_rank(), context.get_world_size()
         self.device = ray.train.torch.get_device()
         torch.set_num_threads(job.training.cpus_per_worker)
-        encoders, model = assemble(job.branches, len(job.prevalence), job.head, job.training, str(self.device))
-        start_at_prevalence(model.classifier, torch.tensor(job.prevalence))
-        freeze_unused(model, encoders)
-        if job.training.gradient_checkpointing:
-            for encoder in encoders:
-                encoder.tower.enable_gradient_checkpointing()
-        self.model = model
-        self.wrapped = ray.train.torch.prepare_model(model)
+        encoders, self.model = job.untrained(self.device)
+        self.wrapped = ray.train.torch.prepare_model(self.model)
         self.train, self.val = self._loader(job.train, shuffle=True), self._loader(job.val, shuffle=False)
         self.loss_of = make_loss(job.head.loss, torch.tensor(job.prevalence))
         self.autocast = autocast(job.training.precision, self.device)
-        groups = parameter_groups(model, encoders, job.head)
+        groups = parameter_groups(self.model, encoders, job.head)
         self.optimizer, self.scheduler = make_optimizer(groups, job.head, job.head.max_epochs * self.train.num_steps)
         self.state = State()
 
@@ -132,7 +142,7 @@ class Worker:
     def _micro_batches(self, epoch: int, recent: "Recent") -> Iterator[MicroBatch]:
         generator = torch.Generator().manual_seed(torch.initial_seed())
         for batch in self.train.epoch(epoch):
-            goals = self.goals(batch.shares)
+            goals = self.job.goals(batch.shares)
             if is_drawn(self.job.trains_on, self.job.head.loss):
                 goals = draw(goals, generator)
             if batch.num_rows:
@@ -140,12 +150,6 @@ class Worker:
             else:
                 recent.skip()
             yield MicroBatch(self.moved(batch), goals.to(self.device), batch.scale, batch.ends_step)
-
-    def goals(self, shares: Tensor) -> Tensor:
-        """What the loss aims at (B, K)."""
-        values = shares.numpy()
-        targets = hard_targets(values, self.job.label_threshold)
-        return goals_of(targets, values, self.job.trains_on, self.job.head.loss)
 
     def moved(self, batch: LoadedBatch) -> dict[str, Tensor]:
         return {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.inputs.items()}
@@ -163,7 +167,7 @@ class Worker:
             shares.append(batch.shares[: batch.num_rows])
         order = gathered(torch.cat(index)).argsort()
         val_logits, val_shares = gathered(torch.cat(logits))[order], gathered(torch.cat(shares))[order]
-        val_loss = self.loss_of(val_logits, self.goals(val_shares)).mean().item()
+        val_loss = self.loss_of(val_logits, self.job.goals(val_shares)).mean().item()
         if not math.isfinite(val_loss):
             raise FloatingPointError(f"The val loss became {val_loss} after epoch {self.state.epoch + 1}.")
         train_logits, train_shares = (gathered(rows) for rows in recent.rows())

@@ -8,7 +8,6 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from typing import Any
 import psutil
 from kills import kill_tree
 
+from cluster.local import free_ports
 from emo.session import LOCAL, QUIET
 
 RAY = Path(sys.executable).with_name("ray")
@@ -116,15 +116,6 @@ def ray_started(command: list[Any], environment: Mapping[str, str], log: Path) -
         if "timed out during startup" not in log.read_text():
             break
     raise RuntimeError(f"Ray did not start: {log.read_text()[-4000:]}")
-
-
-def free_ports(number: int) -> list[int]:
-    """Ports of loopback that nothing listens on."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 def end(process: subprocess.Popen, seconds: float = 30) -> None:

@@ -18,7 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from ray_nodes import end, free_ports, ray_started
+from ray_nodes import end, ray_started
+
+from cluster.local import free_ports
 
 ROOT = Path(__file__).parent.parent
 MAX_SECONDS = 60

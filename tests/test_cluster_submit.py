@@ -1,7 +1,6 @@
 """What is looked at before a job is sent to a cluster, and what a job says of a cluster that it cannot join."""
 
 import http.server
-import importlib.util
 import json
 import threading
 from collections.abc import Iterator
@@ -9,22 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from cluster import local, submit
 from emo import joining
 from emo.config import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 TOKEN = "0123456789abcdef"
-
-
-def load(name: str):
-    """A script of cluster/, which is no package."""
-    spec = importlib.util.spec_from_file_location(f"cluster_{name}", ROOT / "cluster" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-submit, local = load("submit"), load("local")
 
 
 class Dashboard(http.server.BaseHTTPRequestHandler):

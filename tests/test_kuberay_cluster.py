@@ -9,7 +9,9 @@ import time
 import pytest
 from cluster_files import CRDS, ROOT, built, crd_errors
 from fake_kubernetes import HEAD_GROUP, HEAD_POD, FakeKubernetes, operated, served
-from ray_nodes import RAY, end, free_ports, started_head
+from ray_nodes import RAY, end, started_head
+
+from cluster.local import free_ports
 
 MAX_SECONDS = 300
 IDLE_SECONDS = 3

@@ -22,9 +22,9 @@ from fake_cloud import FakeCloud, fake_cloud, node_type
 from kills import kill_tree
 from monitored import ALERTS, MONITORING, PANELS, expressions, metric_names
 from ray.dashboard.modules.reporter.reporter_agent import METRICS_GAUGES
-from ray_nodes import free_ports
 from test_autoscaling import num_training, sweep
 
+from cluster.local import free_ports
 from emo.monitoring import METRICS
 from emo.tables import read_table
 

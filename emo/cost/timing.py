@@ -12,10 +12,9 @@ from emo.batches import LoadedBatch, Plan, Recipe, read_batches
 from emo.config import HeadConfig
 from emo.encode import BATCH_SIZE, Encode, actor_device, plan_units
 from emo.encoders import Branch
-from emo.finetune import assemble, freeze_unused, parameter_groups
-from emo.labels import hard_targets
-from emo.losses import goals_of, make_loss
-from emo.models import FeatureSpec, start_at_prevalence
+from emo.finetune import parameter_groups
+from emo.losses import make_loss
+from emo.models import FeatureSpec
 from emo.reading import TextVariant, input_columns
 from emo.sampler import Share
 from emo.thresholds import search
@@ -143,22 +142,15 @@ def time_training(job: TrainingJob, batch_sizes: tuple[int, ...]) -> TrainingTim
     torch.set_num_threads(job.training.cpus_per_worker)
     began = time.perf_counter()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    encoders, model = assemble(job.branches, len(job.prevalence), job.head, job.training, str(device))
-    start_at_prevalence(model.classifier, torch.tensor(job.prevalence))
-    freeze_unused(model, encoders)
-    if job.training.gradient_checkpointing:
-        for encoder in encoders:
-            encoder.tower.enable_gradient_checkpointing()
+    encoders, model = job.untrained(device)
     start = time.perf_counter() - began
     loss_of = make_loss(job.head.loss, torch.tensor(job.prevalence))
     context = autocast(job.training.precision, device)
     optimizer, scheduler = make_optimizer(parameter_groups(model, encoders, job.head), job.head, 10**6)
 
     def prepared(batch: LoadedBatch) -> MicroBatch:
-        shares = batch.shares.numpy()
-        goals = goals_of(hard_targets(shares, job.label_threshold), shares, job.trains_on, job.head.loss)
         inputs = {name: tensor.to(device) for name, tensor in batch.inputs.items()}
-        return MicroBatch(inputs, goals.to(device), batch.scale, batch.ends_step)
+        return MicroBatch(inputs, job.goals(batch.shares).to(device), batch.scale, batch.ends_step)
 
     def step(batches: list[MicroBatch]) -> None:
         train_epoch(model, batches, optimizer, scheduler, loss_of, max_norm=MAX_NORM, autocast=context)
